@@ -1,0 +1,1 @@
+"""Children: an architecture turned into an `nn.Module`."""

@@ -1,0 +1,148 @@
+"""Architecture -> `nn.Module` for convolutional spaces (paper, 3.3 and 4.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.children.plan import IMAGE, ChildSettings, Layer, Plan, compile_plan, pooled
+from netwright.space import Architecture, SearchSpace
+
+
+def build(
+    space: SearchSpace,
+    architecture: Architecture,
+    image: tuple[int, int, int],
+    classes: int,
+    settings: ChildSettings | None = None,
+) -> ConvNet:
+    """Return the child of `architecture` for images of `image` (channels, height, width).
+
+    Its weights are drawn from torch's global generator: seed it first.
+    """
+    return ConvNet(compile_plan(space, architecture, image, classes, settings), settings)
+
+
+class LocalContrastNorm(nn.Module):
+    """Subtractive and divisive normalisation over a square window (Jarrett et al. 2009).
+
+    The mean is taken over all channels and a `window` x `window` neighbourhood; the divisor is the
+    larger of the local deviation and its mean over the image.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def _local_mean(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x.mean(1, keepdim=True), self.window, 1, self.window // 2, count_include_pad=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] -> the same shape."""
+        centred = x - self._local_mean(x)
+        deviation = (self._local_mean(centred.square()) + 1e-8).sqrt()
+        typical = deviation.mean((2, 3), keepdim=True)
+        return centred / torch.maximum(deviation, typical).clamp_min(1e-4)
+
+
+class _Pool(nn.Module):
+    """Pooling that keeps `ceil(size / stride)`, padding below and to the right as needed."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.mean = layer.kind == "avg_pool"
+        self.kernel, self.stride = layer.kernel, layer.stride
+        needed = [
+            max(0, (out - 1) * stride + kernel - size)
+            for out, stride, kernel, size in zip(
+                layer.size, layer.stride, layer.kernel, layer.in_size, strict=True
+            )
+        ]
+        self.pad = (needed[1] // 2, -(-needed[1] // 2), needed[0] // 2, -(-needed[0] // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.mean:
+            padded = F.pad(x, self.pad, value=float("-inf")) if any(self.pad) else x
+            return F.max_pool2d(padded, self.kernel, self.stride)
+        if not any(self.pad):
+            return F.avg_pool2d(x, self.kernel, self.stride)
+        share = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), self.pad), self.kernel, self.stride)
+        return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / share
+
+
+def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
+    if layer.kind in ("max_pool", "avg_pool"):
+        return _Pool(layer)
+    if layer.kind == "lcn":
+        return LocalContrastNorm(layer.kernel[0])
+    if layer.kind == "batch_norm":
+        return nn.BatchNorm2d(layer.in_channels, eps=settings.batch_norm_epsilon)
+    convolution = nn.Conv2d(
+        layer.in_channels,
+        layer.channels,
+        layer.kernel,
+        layer.stride,
+        padding=(layer.kernel[0] // 2, layer.kernel[1] // 2),
+        bias=not settings.batch_norm,
+    )
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    parts: list[nn.Module] = [convolution]
+    if settings.batch_norm:
+        parts.append(nn.BatchNorm2d(layer.channels, eps=settings.batch_norm_epsilon))
+    return nn.Sequential(*parts, nn.ReLU(inplace=True))
+
+
+def pad_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad `x` [N, C, H, W] to `size`, centred; an odd row goes below, a column right."""
+    rows, columns = size[0] - x.shape[2], size[1] - x.shape[3]
+    if rows == 0 and columns == 0:
+        return x
+    return F.pad(x, (columns // 2, -(-columns // 2), rows // 2, -(-rows // 2)))
+
+
+class ConvNet(nn.Module):
+    """A child: layers that concatenate their inputs, global average pooling, a linear classifier."""
+
+    def __init__(self, plan: Plan, settings: ChildSettings | None = None) -> None:
+        super().__init__()
+        self.plan = plan
+        settings = settings or ChildSettings()
+        self.layers = nn.ModuleList(_make(layer, settings) for layer in plan.layers)
+        self.classifier = nn.Linear(plan.features, plan.classes)
+        final = [
+            pooled(plan.layers[i].size, plan.level - plan.layers[i].level) for i in plan.outputs
+        ]
+        self._final_size = (max(s[0] for s in final), max(s[1] for s in final))
+        self._last_use = self._last_uses()
+
+    def _last_uses(self) -> list[int]:
+        """For each layer, the last layer that takes it, so that memory can be let go there."""
+        last = [len(self.plan.layers)] * len(self.plan.layers)
+        for i in range(len(self.plan.layers)):
+            if i not in self.plan.outputs:
+                last[i] = max(n for n, taker in enumerate(self.plan.layers) if i in taker.inputs)
+        return last
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` float [N, C, H, W] -> logits [N, classes]."""
+        assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
+        outputs: dict[tuple[int, int], Tensor] = {(IMAGE, 0): images}
+
+        def at(i: int, level: int) -> Tensor:
+            if (i, level) not in outputs:
+                outputs[i, level] = F.max_pool2d(at(i, level - 1), 2, ceil_mode=True)
+            return outputs[i, level]
+
+        for n, (layer, module) in enumerate(zip(self.plan.layers, self.layers, strict=True)):
+            inputs = [pad_to(at(i, layer.level), layer.in_size) for i in layer.inputs]
+            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+            outputs[n, layer.level] = module(x)
+            for key in [k for k in outputs if k[0] != IMAGE and self._last_use[k[0]] == n]:
+                del outputs[key]
+        leaves = [pad_to(at(i, self.plan.level), self._final_size) for i in self.plan.outputs]
+        features = torch.cat(leaves, 1) if len(leaves) > 1 else leaves[0]
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits

@@ -1,0 +1,1 @@
+"""Controllers: policy gradient and random search, all behind `netwright.protocols.Controller`."""

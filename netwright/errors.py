@@ -1,0 +1,63 @@
+"""Every public error of Netwright.
+
+    NetwrightError
+    ├── UsageError            bad input from a person; the commands exit with code 2
+    │   ├── ConfigError       a configuration: unknown key, wrong type, value out of range
+    │   ├── SpaceError        a search space that cannot be (decisions, conditions, anchors)
+    │   ├── ArchitectureError an architecture that its space does not hold, or a bad file of one
+    │   ├── DataError         data that is missing, unreadable or too small
+    │   ├── StudyError        a study or its journal: missing, truncated, of another configuration
+    │   └── MissingExtraError an optional dependency that is not installed
+    └── ChildError            a child that failed while training; the search goes on
+        └── TimeLimitError    it ran past its time limit
+
+Messages of a UsageError are one line that says rule, value, place and remedy.
+"""
+
+from __future__ import annotations
+
+
+class NetwrightError(Exception):
+    """Root of the tree."""
+
+
+class UsageError(NetwrightError):
+    """Bad input from a person: one clear line, exit code 2."""
+
+
+class ConfigError(UsageError):
+    """A configuration that breaks a rule."""
+
+
+class SpaceError(UsageError):
+    """A search space that cannot be."""
+
+
+class ArchitectureError(UsageError):
+    """An architecture that its space does not hold, or a file that is not one."""
+
+
+class DataError(UsageError):
+    """Data that is missing, unreadable or too small."""
+
+
+class StudyError(UsageError):
+    """A study that is missing, damaged or of another configuration."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed; "
+            f"install it with: pip install 'netwright[{extra}]'"
+        )
+
+
+class ChildError(NetwrightError):
+    """A child that failed while training: its trial fails with this reason, the search goes on."""
+
+
+class TimeLimitError(ChildError):
+    """A child that ran past its time limit."""

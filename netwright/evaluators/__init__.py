@@ -1,0 +1,1 @@
+"""Evaluators: train one child, return its score and reward."""

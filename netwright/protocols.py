@@ -1,0 +1,122 @@
+"""The seams of Netwright on one page; each has a contract suite under tests/contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from netwright.space import Architecture, Option, SearchSpace
+from netwright.trial import Evaluation, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySnapshot:
+    """What a controller would draw now, for people to look at.
+
+    entropy: nats of the whole sequence, estimated.
+    options: for each choice, the probability of each option in order, given that the choice holds.
+    connections: for each connection decision, the probability of each source in order.
+    """
+
+    entropy: float
+    options: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    connections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+class Controller(Protocol):
+    """Proposes architectures and learns from trials; knows nothing of how a child is trained.
+
+    Its state is a pure function of its settings, its seed and the order of `propose` and `tell`:
+    the same calls give the same bits.
+    """
+
+    space: SearchSpace
+    batch: int  # how many architectures one proposal should ask for
+
+    def propose(
+        self, n: int, given: Mapping[str, Option] | None = None
+    ) -> list[Architecture]:
+        """Return n architectures; `given` fixes choices (a depth schedule)."""
+
+    def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
+        """Advance the state as `propose` would, without the work of drawing."""
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn from finished trials, in the order given; every one has a reward."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state: tensors and plain numbers."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a state that `state_dict` gave."""
+
+    def snapshot(
+        self, seed: int, samples: int, given: Mapping[str, Option] | None = None
+    ) -> PolicySnapshot:
+        """Describe the policy from `samples` drawn architectures, leaving the state alone."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Trains one child. Picklable; the test set is out of its reach."""
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Train the child and return what came out; raise `ChildError` where it failed."""
+
+
+class Executor(Protocol):
+    """Runs evaluations somewhere."""
+
+    workers: int  # how many run at once
+
+    def submit(
+        self, evaluator: Evaluator, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        """Start an evaluation; the future holds its result or its exception."""
+
+    def shutdown(self) -> None:
+        """Stop; running evaluations may be lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A line of the journal, in the order things happened.
+
+    kind: "propose" (payload: n, given), "tell" (payload: numbers), "open_test", "tune", "train"
+    and whatever later steps write.
+    """
+
+    sequence: int
+    kind: str
+    payload: Mapping[str, Any]
+    time: float
+
+
+class Store(Protocol):
+    """The append-only journal of one study; a finished trial never changes."""
+
+    def create(self, header: Mapping[str, Any]) -> None:
+        """Write the header of a new study; raise `StudyError` where one is."""
+
+    def header(self) -> dict[str, Any]:
+        """Return the header: seed, space, controller, configuration, versions."""
+
+    def add_proposal(self, trials: Sequence[Trial], payload: Mapping[str, Any]) -> None:
+        """Journal a proposal and its running trials, all or nothing."""
+
+    def finish(self, trial: Trial) -> None:
+        """Make a finished trial durable; raise `StudyError` if it was finished before."""
+
+    def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Append an event."""
+
+    def trials(self, space: SearchSpace) -> list[Trial]:
+        """Return all trials by number."""
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """Return the events in order, of one kind or of all."""
+
+    def close(self) -> None:
+        """Let go of the database."""

@@ -1,0 +1,408 @@
+"""Search spaces: an ordered list of decisions, and the architectures they hold.
+
+Knows nothing of torch, rewards or controllers. Sources: Zoph & Le 2017, 3.1 (tokens) and 3.3 (anchor
+points).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from netwright.errors import ArchitectureError, SpaceError
+
+Option = int | float | str
+Value = Option | tuple[str, ...]
+Conditions = tuple[tuple[str, tuple[Option, ...]], ...]
+
+
+def _conditions(when: Any, owner: str) -> Conditions:
+    pairs = tuple(when.items()) if isinstance(when, Mapping) else tuple(when)
+    result = []
+    for name, options in pairs:
+        if isinstance(options, str | int | float):
+            options = (options,)
+        if not options:
+            raise SpaceError(f"a condition needs options; got none for {name!r} at {owner!r}")
+        result.append((str(name), tuple(options)))
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of n options.
+
+    `when` maps names of earlier choices to the options under which this decision holds; all must be
+    met. A decision that does not hold has no value in the architecture. `kind` names decisions of
+    the same meaning in different layers ("filters"); it defaults to the part after the last dot.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    when: Conditions = ()
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        object.__setattr__(self, "when", _conditions(self.when, self.name))
+        object.__setattr__(self, "kind", self.kind or self.name.rsplit(".", 1)[-1])
+        if not self.options:
+            raise SpaceError(f"a choice needs at least one option; {self.name!r} has none")
+        keys = [(type(option).__name__, option) for option in self.options]
+        if len(set(keys)) < len(keys):
+            raise SpaceError(f"the options of {self.name!r} must differ; got {self.options!r}")
+        for option in self.options:
+            if isinstance(option, bool) or not isinstance(option, int | float | str):
+                raise SpaceError(
+                    f"an option must be a whole number, a number or a text; got {option!r} "
+                    f"at {self.name!r}"
+                )
+
+
+@dataclass(frozen=True)
+class Connections:
+    """A subset of earlier anchor points, each taken or left by itself (paper, 3.3).
+
+    The decision is made at an anchor point of its own, called `anchor`; `sources` are the anchors
+    of earlier `Connections` it may take. With no sources it only sets the anchor point. The value
+    is the tuple of the taken sources in the order of `sources`.
+    """
+
+    name: str
+    anchor: str
+    sources: tuple[str, ...] = ()
+    when: Conditions = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "when", _conditions(self.when, self.name))
+        if len(set(self.sources)) < len(self.sources):
+            raise SpaceError(f"the sources of {self.name!r} must differ; got {self.sources!r}")
+
+
+Decision = Choice | Connections
+Assignment = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Architecture(Mapping[str, Value]):
+    """The values chosen in one space; frozen, hashable, a mapping from decision to value.
+
+    `space` is the fingerprint of the space. Make one with `SearchSpace.architecture`, which
+    validates.
+    """
+
+    space: str
+    values_: tuple[tuple[str, Value], ...]
+    _index: dict[str, Value] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", dict(self.values_))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._index[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __hash__(self) -> int:
+        return hash((self.space, self.values_))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Architecture):
+            return NotImplemented
+        return self.space == other.space and self.values_ == other.values_
+
+    def to_json(self) -> str:
+        """Return the values as canonical JSON (one text for one architecture)."""
+        return json.dumps(dict(self.values_), separators=(",", ":"))
+
+
+class SearchSpace:
+    """An ordered list of decisions.
+
+    `canonical` may map the values of an architecture to those of its representative: architectures
+    that build the same child must map to the same values, which the space must hold. `kind` and
+    `settings` say which function made the space, so that a file can name it in two lines; they are
+    part of the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        decisions: Sequence[Decision],
+        *,
+        canonical: Callable[[SearchSpace, Assignment], Mapping[str, Value]] | None = None,
+        kind: str = "decisions",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.decisions = tuple(decisions)
+        self.kind = kind
+        self.settings: dict[str, Any] = dict(settings or {})
+        self._canonical = canonical
+        self._by_name: dict[str, Decision] = {}
+        self.anchors: dict[str, Connections] = {}
+        for decision in self.decisions:
+            self._admit(decision)
+        if not self.decisions:
+            raise SpaceError(f"a space needs at least one decision; {name!r} has none")
+        self.fingerprint = self._fingerprint()
+        self._needed = self._needed_later()
+        self._counts: dict[tuple[int, tuple[Any, ...]], int] = {}
+
+    def _admit(self, decision: Decision) -> None:
+        if decision.name in self._by_name:
+            raise SpaceError(f"names of decisions must differ; {decision.name!r} is there twice")
+        for name, options in decision.when:
+            earlier = self._by_name.get(name)
+            if not isinstance(earlier, Choice):
+                raise SpaceError(
+                    f"a condition must name an earlier choice; {decision.name!r} names {name!r}"
+                )
+            unknown = [option for option in options if option not in earlier.options]
+            if unknown:
+                raise SpaceError(
+                    f"a condition on {name!r} must use its options {earlier.options!r}; "
+                    f"got {unknown[0]!r} at {decision.name!r}"
+                )
+        if isinstance(decision, Connections):
+            if decision.anchor in self.anchors:
+                raise SpaceError(f"anchor names must differ; {decision.anchor!r} is there twice")
+            for source in decision.sources:
+                if source not in self.anchors:
+                    raise SpaceError(
+                        f"sources must be earlier anchors; got {source!r} at {decision.name!r}"
+                    )
+            self.anchors[decision.anchor] = decision
+        self._by_name[decision.name] = decision
+
+    def _fingerprint(self) -> str:
+        text = json.dumps(
+            [self.kind, self.settings, [decision_to_dict(d) for d in self.decisions]],
+            sort_keys=True,
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __getitem__(self, name: str) -> Decision:
+        return self._by_name[name]
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self.name!r}, {len(self)} decisions, {self.fingerprint})"
+
+    # --- which decisions hold ---------------------------------------------------------------
+
+    @staticmethod
+    def holds(decision: Decision, values: Mapping[str, Value]) -> bool:
+        """Say whether `decision` holds under the values of the decisions before it."""
+        return all(name in values and values[name] in options for name, options in decision.when)
+
+    def sources(self, decision: Connections, values: Mapping[str, Value]) -> tuple[str, ...]:
+        """Return the sources of `decision` whose own anchor point was reached."""
+        return tuple(s for s in decision.sources if self.anchors[s].name in values)
+
+    # --- validation and files ---------------------------------------------------------------
+
+    def architecture(self, values: Mapping[str, Any], where: str = "the architecture") -> Architecture:
+        """Validate `values` and return the architecture; lists stand for tuples.
+
+        Raises `ArchitectureError` naming the rule, the value and the decision in `where`.
+        """
+        chosen: Assignment = {}
+        for decision in self.decisions:
+            name = decision.name
+            if not self.holds(decision, chosen):
+                if name in values:
+                    raise ArchitectureError(
+                        f"{name!r} holds only when {_say(decision.when)}; got {values[name]!r} in "
+                        f"{where}; leave it out"
+                    )
+                continue
+            if name not in values:
+                raise ArchitectureError(f"{where} must decide {name!r}; it has no value; add it")
+            chosen[name] = self._checked(decision, values[name], chosen, where)
+        for name in values:
+            if name not in self._by_name:
+                raise ArchitectureError(
+                    f"every value must belong to a decision of space {self.name!r}; got {name!r} "
+                    f"in {where}; remove it"
+                )
+        return Architecture(self.fingerprint, tuple(chosen.items()))
+
+    def _checked(self, decision: Decision, value: Any, chosen: Assignment, where: str) -> Value:
+        if isinstance(decision, Choice):
+            for option in decision.options:
+                if option == value and not isinstance(value, bool):
+                    return option
+            raise ArchitectureError(
+                f"{decision.name!r} must be one of {_list(decision.options)}; got {value!r} in "
+                f"{where}; choose one of them"
+            )
+        sources = self.sources(decision, chosen)
+        if not isinstance(value, list | tuple):
+            raise ArchitectureError(
+                f"{decision.name!r} must be a list of anchors; got {value!r} in {where}; "
+                f"write a list, empty for none"
+            )
+        for taken in value:
+            if taken not in sources:
+                raise ArchitectureError(
+                    f"{decision.name!r} may take {_list(sources) or 'nothing'}; got {taken!r} in "
+                    f"{where}; remove it"
+                )
+        return tuple(source for source in sources if source in value)
+
+    def check(self, architecture: Architecture) -> Architecture:
+        """Return `architecture` if it is of this space, else raise `ArchitectureError`."""
+        if architecture.space != self.fingerprint:
+            raise ArchitectureError(
+                f"an architecture must be of space {self.name!r} ({self.fingerprint}); got one of "
+                f"{architecture.space}; use the space it was made in"
+            )
+        return architecture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `netwright.spaces.space_from_dict` rebuilds the space from."""
+        head: dict[str, Any] = {"name": self.name, "kind": self.kind, "settings": self.settings}
+        if self.kind == "decisions":
+            head["decisions"] = [decision_to_dict(d) for d in self.decisions]
+        return head
+
+    # --- sampling and counting --------------------------------------------------------------
+
+    def sample(
+        self, rng: random.Random, given: Mapping[str, Option] | None = None
+    ) -> Architecture:
+        """Draw an architecture, every decision that holds uniform over its options.
+
+        `given` fixes choices by name. Each source of a connection is taken with probability 1/2.
+        """
+        given = given or {}
+        chosen: Assignment = {}
+        for decision in self.decisions:
+            if not self.holds(decision, chosen):
+                continue
+            if decision.name in given:
+                chosen[decision.name] = given[decision.name]
+            elif isinstance(decision, Choice):
+                chosen[decision.name] = rng.choice(decision.options)
+            else:
+                sources = self.sources(decision, chosen)
+                chosen[decision.name] = tuple(s for s in sources if rng.random() < 0.5)
+        return Architecture(self.fingerprint, tuple(chosen.items()))
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Yield every architecture once (small spaces only: see `size`)."""
+        yield from self._extend(0, {})
+
+    def _extend(self, i: int, chosen: Assignment) -> Iterator[Architecture]:
+        while i < len(self.decisions) and not self.holds(self.decisions[i], chosen):
+            i += 1
+        if i == len(self.decisions):
+            yield Architecture(self.fingerprint, tuple(chosen.items()))
+            return
+        decision = self.decisions[i]
+        for value in self._values(decision, chosen):
+            yield from self._extend(i + 1, {**chosen, decision.name: value})
+
+    def _values(self, decision: Decision, chosen: Assignment) -> Iterator[Value]:
+        if isinstance(decision, Choice):
+            yield from decision.options
+        else:
+            sources = self.sources(decision, chosen)
+            for n in range(len(sources) + 1):
+                yield from itertools.combinations(sources, n)
+
+    def size(self) -> int:
+        """Return the exact number of architectures, canonical duplicates counted apart."""
+        return self._count(0, {})
+
+    def _needed_later(self) -> list[set[str]]:
+        """For each position, the choices that a decision from there on depends on."""
+        needed: set[str] = set()
+        result: list[set[str]] = [set()]
+        for decision in reversed(self.decisions):
+            needed = needed | {name for name, _ in decision.when}
+            if isinstance(decision, Connections):
+                for source in decision.sources:
+                    needed |= {name for name, _ in self.anchors[source].when}
+            result.append(needed)
+        return result[::-1]
+
+    def _count(self, i: int, chosen: Assignment) -> int:
+        if i == len(self.decisions):
+            return 1
+        chosen = {name: value for name, value in chosen.items() if name in self._needed[i]}
+        key = (i, tuple(sorted(chosen.items(), key=lambda pair: pair[0])))
+        if key not in self._counts:
+            self._counts[key] = self._count_options(i, chosen)
+        return self._counts[key]
+
+    def _count_options(self, i: int, chosen: Assignment) -> int:
+        decision = self.decisions[i]
+        if not self.holds(decision, chosen):
+            return self._count(i + 1, chosen)
+        if isinstance(decision, Connections):
+            reached = [s for s in decision.sources if self.holds(self.anchors[s], chosen)]
+            return int(2 ** len(reached)) * self._count(i + 1, chosen)
+        if decision.name not in self._needed[i + 1]:
+            return len(decision.options) * self._count(i + 1, chosen)
+        return sum(
+            self._count(i + 1, {**chosen, decision.name: option}) for option in decision.options
+        )
+
+    # --- canonical form ---------------------------------------------------------------------
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """Return the representative of all architectures that build the same child."""
+        self.check(architecture)
+        if self._canonical is None:
+            return architecture
+        return self.architecture(self._canonical(self, dict(architecture)), "the canonical form")
+
+
+def _list(options: Sequence[Any]) -> str:
+    return ", ".join(str(option) for option in options)
+
+
+def _say(when: Conditions) -> str:
+    return " and ".join(f"{name} is {' or '.join(map(str, options))}" for name, options in when)
+
+
+def decision_to_dict(decision: Decision) -> dict[str, Any]:
+    """Return a decision as plain JSON data."""
+    when = {name: list(options) for name, options in decision.when}
+    if isinstance(decision, Choice):
+        data = {"choice": decision.name, "options": list(decision.options), "kind": decision.kind}
+    else:
+        data = {
+            "connections": decision.name,
+            "anchor": decision.anchor,
+            "sources": list(decision.sources),
+        }
+    return {**data, "when": when} if when else data
+
+
+def decision_from_dict(data: Mapping[str, Any]) -> Decision:
+    """Inverse of `decision_to_dict`; raises `SpaceError` for anything else."""
+    try:
+        when = data.get("when", {})
+        if "choice" in data:
+            return Choice(data["choice"], tuple(data["options"]), when, data.get("kind", ""))
+        return Connections(data["connections"], data["anchor"], tuple(data["sources"]), when)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SpaceError(
+            f"a decision is a choice (choice, options) or connections (connections, anchor, "
+            f"sources); got {str(data)[:80]!r}; mend the file"
+        ) from error

@@ -1,0 +1,96 @@
+"""Search spaces by name, and architecture files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from netwright.errors import ArchitectureError, SpaceError
+from netwright.space import Architecture, SearchSpace, decision_from_dict
+from netwright.spaces import conv
+
+FORMAT = "netwright-architecture/1"
+
+
+def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
+    """Return the space that `SearchSpace.to_dict` described; raises `SpaceError`."""
+    kind = data.get("kind")
+    name = str(data.get("name", ""))
+    if kind == "conv":
+        return conv.from_settings(name, data.get("settings", {}))
+    if kind == "decisions":
+        decisions = [decision_from_dict(d) for d in data.get("decisions", [])]
+        return SearchSpace(name, decisions, settings=data.get("settings", {}))
+    raise SpaceError(f"the kind of a space must be conv or decisions; got {kind!r}; mend the file")
+
+
+def shipped() -> dict[str, Path]:
+    """Return the architecture files that come with Netwright, by name."""
+    folder = Path(str(resources.files("netwright"))) / "architectures"
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def architecture_to_dict(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """Return what an architecture file holds."""
+    return {
+        "format": FORMAT,
+        "space": space.to_dict(),
+        "fingerprint": space.fingerprint,
+        "values": dict(space.check(architecture)),
+    }
+
+
+def save_architecture(path: str | Path, space: SearchSpace, architecture: Architecture) -> None:
+    """Write an architecture file: JSON that names its space and its values."""
+    data = architecture_to_dict(space, architecture)
+    Path(path).write_text(json.dumps(data, indent=1) + "\n")
+
+
+def load_architecture(source: str | Path) -> tuple[SearchSpace, Architecture]:
+    """Read an architecture file, or a shipped one by its name ("v1").
+
+    Raises `ArchitectureError` for a file that is missing, is no such file, or whose values or
+    fingerprint do not belong to its space.
+    """
+    path = shipped().get(str(source), Path(source))
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        names = ", ".join(shipped())
+        raise ArchitectureError(
+            f"an architecture must be a readable file or one of {names}; got {str(source)!r} "
+            f"({error.strerror}); check the path"
+        ) from error
+    except ValueError as error:
+        raise ArchitectureError(
+            f"an architecture file must be JSON; {str(source)!r} is not ({error}); "
+            f"write it with save_architecture"
+        ) from error
+    return architecture_from_dict(data, str(source))
+
+
+def architecture_from_dict(data: Any, where: str) -> tuple[SearchSpace, Architecture]:
+    """Inverse of `architecture_to_dict`; `where` is named in errors."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise ArchitectureError(
+            f"an architecture file must have format {FORMAT!r}; got {found!r} in {where}; "
+            f"write it with save_architecture"
+        )
+    if not isinstance(data.get("space"), dict) or not isinstance(data.get("values"), dict):
+        raise ArchitectureError(
+            f"an architecture file must have a space and values; {where} lacks one; mend it"
+        )
+    try:
+        space = space_from_dict(data["space"])
+    except SpaceError as error:
+        raise ArchitectureError(f"{where}: {error}") from error
+    if data.get("fingerprint") != space.fingerprint:
+        raise ArchitectureError(
+            f"the fingerprint must be that of the space, {space.fingerprint}; got "
+            f"{data.get('fingerprint')!r} in {where}; the file was changed, take the original"
+        )
+    return space, space.architecture(data["values"], where)
