@@ -35,9 +35,7 @@ class Controller(Protocol):
     space: SearchSpace
     batch: int  # how many architectures one proposal should ask for
 
-    def propose(
-        self, n: int, given: Mapping[str, Option] | None = None
-    ) -> list[Architecture]:
+    def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
         """Return n architectures; `given` fixes choices (a depth schedule)."""
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:

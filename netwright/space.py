@@ -214,7 +214,9 @@ class SearchSpace:
 
     # --- validation and files ---------------------------------------------------------------
 
-    def architecture(self, values: Mapping[str, Any], where: str = "the architecture") -> Architecture:
+    def architecture(
+        self, values: Mapping[str, Any], where: str = "the architecture"
+    ) -> Architecture:
         """Validate `values` and return the architecture; lists stand for tuples.
 
         Raises `ArchitectureError` naming the rule, the value and the decision in `where`.
@@ -281,9 +283,7 @@ class SearchSpace:
 
     # --- sampling and counting --------------------------------------------------------------
 
-    def sample(
-        self, rng: random.Random, given: Mapping[str, Option] | None = None
-    ) -> Architecture:
+    def sample(self, rng: random.Random, given: Mapping[str, Option] | None = None) -> Architecture:
         """Draw an architecture, every decision that holds uniform over its options.
 
         `given` fixes choices by name. Each source of a connection is taken with probability 1/2.

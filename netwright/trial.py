@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netwright.space import Architecture
+from netwright.space import Architecture, Option
 
 Detail = float | int | str
 
@@ -52,6 +52,7 @@ class Trial:
     number: from 0, in the order of proposal.
     batch: which proposal of the controller it came in, from 0.
     seed: of the child's weights and its order of data.
+    given: choices that the study fixed (a depth schedule), which the controller did not make.
     reward: the evaluation's, or the study's failure reward for a failed trial; None while running.
     failure: the reason in one line, for a failed trial.
     duplicate_of: the trial whose result this one shares, being canonically equal.
@@ -62,6 +63,7 @@ class Trial:
     batch: int
     architecture: Architecture
     seed: int
+    given: Mapping[str, Option] = field(default_factory=dict)
     state: TrialState = TrialState.RUNNING
     evaluation: Evaluation | None = None
     reward: float | None = None

@@ -30,7 +30,9 @@ class ChildSettings:
 
     def __post_init__(self) -> None:
         if self.widen < 0:
-            raise ConfigError(f"child.widen must be 0 or more; got {self.widen}; --set child.widen=0")
+            raise ConfigError(
+                f"child.widen must be 0 or more; got {self.widen}; --set child.widen=0"
+            )
         if not self.batch_norm_epsilon > 0:
             raise ConfigError(
                 f"child.batch_norm_epsilon must be above 0; got {self.batch_norm_epsilon}; "
@@ -149,7 +151,9 @@ def compile_plan(
         for k, level in enumerate(conv.levels(space, i)):
             label = f"{i}.{k + 1}" if block > 1 else str(i)
             taken = (*inputs, *range(block * (i - 1), block * (i - 1) + k))
-            layers.append(_layer(label, values, i, taken, level, layers, image, settings, only_type))
+            layers.append(
+                _layer(label, values, i, taken, level, layers, image, settings, only_type)
+            )
     outputs = tuple(
         block * (i - 1) + k for i in range(1, depth + 1) if i not in fed for k in range(block)
     )

@@ -1,0 +1,386 @@
+"""The commands, thin: each is a few lines of the library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from netwright.errors import NetwrightError, UsageError
+
+if TYPE_CHECKING:
+    from netwright.config import Config
+    from netwright.study import Study
+    from netwright.workspace import Workspace
+
+app = typer.Typer(
+    help="Designs neural networks for your data by reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StudyArg = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+SetOpt = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=5; repeat.")
+]
+TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials to reach.")]
+StudyOpt = Annotated[
+    Path | None, typer.Option("--study", help="The study's folder; runs/NAME by default.")
+]
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1))
+
+
+def _threads(config: Config) -> None:
+    if config.execution.threads:
+        import torch
+
+        torch.set_num_threads(config.execution.threads)
+
+
+@app.command()
+def presets(as_json: JsonOpt = False) -> None:
+    """List the configurations that come with Netwright."""
+    from netwright.config import load_config
+    from netwright.config import presets as shipped
+
+    rows = [{"name": name, "about": load_config(name).about} for name in shipped()]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        _say(f"{row['name']:<16} {row['about']}")
+
+
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
+    study: StudyOpt = None,
+    trials: TrialsOpt = None,
+    settings: SetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Search an architecture: sample, train, learn, again."""
+    from netwright.config import load_config
+    from netwright.workspace import Workspace
+
+    extra = [f"study.trials={trials}"] if trials is not None else []
+    loaded = load_config(config, [*(settings or []), *extra])
+    place = Workspace(study or Path("runs") / loaded.name)
+    _threads(loaded)
+    _search(place, loaded, place.begin(loaded), loaded.study.trials, as_json)
+
+
+@app.command()
+def resume(study: StudyArg, trials: TrialsOpt = None, as_json: JsonOpt = False) -> None:
+    """Go on with a search that stopped, or take it further with --trials."""
+    from netwright.workspace import Workspace
+
+    place = Workspace(study)
+    config, opened = place.open()
+    _threads(config)
+    _search(place, config, opened, trials or config.study.trials, as_json)
+
+
+def _search(place: Workspace, config: Config, study: Study, trials: int, as_json: bool) -> None:
+    from netwright.executors.local import InProcess
+    from netwright.progress import search_progress
+
+    with search_progress(err, study, trials) as on_trial:
+        study.run(trials, InProcess(config.execution.device), on_trial)
+    done = study.trials
+    failed = [trial for trial in done if not trial.completed]
+    if len(failed) == len(done):
+        raise NetwrightError(
+            f"all {len(done)} trials failed; the last one: {failed[-1].failure}; see "
+            f"netwright top {place.folder} --json"
+        )
+    best = study.best
+    if as_json:
+        _print_json({"study": str(place.folder), "trials": len(done), "best": _row(study, best)})
+        return
+    _say(
+        f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
+        f"validation {best.score:.4f}"
+    )
+    _say(f"study: {place.folder}   next: netwright report {place.folder}")
+
+
+def _row(study: Study, trial: Any) -> dict[str, Any]:
+    evaluation = trial.evaluation
+    return {
+        "trial": trial.number,
+        "state": str(trial.state),
+        "score": trial.score,
+        "reward": trial.reward,
+        "parameters": evaluation.parameters if evaluation else None,
+        "cost_s": evaluation.cost if evaluation else None,
+        "curve": list(evaluation.curve) if evaluation else [],
+        "duplicate_of": trial.duplicate_of,
+        "failure": trial.failure,
+        "architecture": dict(trial.architecture),
+    }
+
+
+@app.command()
+def top(
+    study: StudyArg,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    as_json: JsonOpt = False,
+) -> None:
+    """List the best architectures, each once."""
+    from netwright.report.tables import top_table
+    from netwright.workspace import Workspace
+
+    _, opened = Workspace(study).open()
+    best = opened.top(n)
+    if as_json:
+        failed = [_row(opened, t) for t in opened.trials if not t.completed]
+        _print_json({"top": [_row(opened, t) for t in best], "failed": failed})
+        return
+    out.print(top_table(best, n))
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A study's folder, an architecture file or v1.")],
+    trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
+    settings: SetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Show one architecture, layer by layer."""
+    from netwright.showing import describe, resolve
+
+    shown = describe(*resolve(what, trial, settings or []))
+    if svg is not None:
+        from netwright.report.drawing import draw_network
+
+        svg.write_text(draw_network(shown.plan, shown.title))
+    if as_json:
+        _print_json(shown.to_dict())
+        return
+    out.print(shown.table())
+    _say(
+        f"{shown.plan.parameters:,} parameters, {shown.plan.convolution_weights:,} of them "
+        f"convolution weights"
+    )
+
+
+@app.command()
+def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> None:
+    """Try the small grid of training settings on the best few, on validation data."""
+    from netwright import finishing
+    from netwright.progress import counting
+
+    place, config, opened = _open(study, settings)
+    evaluator = config.make_evaluator(opened.space)
+    runs = finishing.tune_runs(config, opened)
+    if not runs:
+        _ = opened.best
+    with counting(err, "tuning", len(runs)) as advance:
+        for record in finishing.tune(config, opened, evaluator):
+            advance(f"trial {record['trial']}: {record['score']}")
+    best = finishing.best_setting(opened)
+    if best is None:
+        raise NetwrightError(f"all {len(runs)} runs of the grid failed; see the report")
+    number, setting, score = best
+    if as_json:
+        _print_json({"runs": len(runs), "trial": number, "setting": vars(setting), "score": score})
+        return
+    _say(f"best of {len(runs)} runs: trial {number}, {vars(setting)}, validation {score:.4f}")
+
+
+def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
+    """Open a study; `settings` may change what comes after the search, not the search."""
+    from netwright.config import config_from_dict, with_settings
+    from netwright.workspace import Workspace
+
+    place = Workspace(study)
+    config, opened = place.open()
+    if settings:
+        config = config_from_dict(with_settings(config.to_dict(), settings), "--set")
+    _threads(config)
+    return place, config, opened
+
+
+@app.command()
+def train(
+    study: Annotated[Path | None, typer.Argument(help="A study; its winner is trained.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Instead: an architecture file, or v1.")
+    ] = None,
+    config: Annotated[str, typer.Option(help="Data and recipe for --architecture.")] = "cifar10-v1",
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the network; STUDY/network by default.")
+    ] = None,
+    settings: SetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Train the winner on training and validation data, test it once, save it."""
+    from netwright import finishing
+    from netwright.network import save_network
+    from netwright.progress import counting
+
+    if (study is None) == (architecture is None):
+        raise UsageError("train takes a study or --architecture, one of them; see --help")
+    if study is not None:
+        place, loaded, opened = _open(study, settings)
+        target = target or place.network
+        _ = opened.best
+        epochs = loaded.final.epochs or loaded.training.epochs
+        with counting(err, "training", epochs) as advance:
+            finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
+    else:
+        finished, target = _train_file(str(architecture), config, target, settings or [])
+    save_network(target, finished)
+    if as_json:
+        _print_json({"network": str(target), **finished.record})
+        return
+    _say(
+        f"test accuracy {finished.result.test_accuracy:.4f}, {finished.record['parameters']:,} "
+        f"parameters, {finished.result.seconds:.0f} s; saved in {target}"
+    )
+
+
+def _train_file(source: str, config: str, target: Path | None, settings: list[str]) -> Any:
+    from netwright import finishing
+    from netwright.config import load_config
+    from netwright.progress import counting
+    from netwright.seeding import derive_seed
+    from netwright.spaces import load_architecture
+    from netwright.store import SqlStore, sqlite_url
+
+    space, architecture = load_architecture(source)
+    loaded = load_config(config, settings)
+    _threads(loaded)
+    target = target or Path("runs") / Path(source).stem / "network"
+    evaluator = loaded.make_evaluator(space)
+    _ = evaluator.data
+    target.mkdir(parents=True, exist_ok=True)
+    store = SqlStore(sqlite_url(target / "training.db"))
+    if not store.exists():
+        store.create({"space": space.to_dict(), "seed": loaded.study.seed, "config": {}})
+    with counting(err, "training", loaded.final.epochs or loaded.training.epochs) as advance:
+        finished = finishing.train_architecture(
+            loaded,
+            space,
+            architecture,
+            loaded.training,
+            loaded.child,
+            journal=store.add_event,
+            extra={"architecture": source},
+            child_seed=derive_seed(loaded.study.seed, 0, "final"),
+            on_epoch=lambda e, a: advance(f"epoch {e}"),
+        )
+    store.close()
+    return finished, target
+
+
+@app.command()
+def export(
+    study: Annotated[Path, typer.Argument(help="A study that was trained, or a network folder.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Write the trained network as safetensors + JSON, torch.export and ONNX."""
+    from netwright.network import export_network, find_network
+
+    source = find_network(study)
+    written = export_network(source, target or source)
+    if as_json:
+        _print_json(written)
+        return
+    for kind, line in written.items():
+        _say(f"{kind:<14} {line}")
+
+
+@app.command()
+def predict(
+    network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    as_json: JsonOpt = False,
+) -> None:
+    """Name the class of each image with a trained network."""
+    from netwright.network import find_network, load_network
+    from netwright.network import predict as run
+
+    rows = run(load_network(find_network(network)), images)
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        _say(f"{row['class']:<16} {row['probability']:.3f}  {row['image']}")
+
+
+@app.command()
+def report(
+    study: StudyArg,
+    control: Annotated[
+        Path | None, typer.Option(help="A study of the same budget to compare with.")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="STUDY/report.html by default.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page about the study."""
+    from netwright.reporting import write_study_report
+    from netwright.workspace import Workspace
+
+    path = target or Workspace(study).report
+    write_study_report(study, control, path)
+    _say(f"report: {path}")
+
+
+@app.command()
+def demo(
+    study: Annotated[Path, typer.Option(help="Where to put it.")] = Path("runs/demo"),
+    settings: SetOpt = None,
+) -> None:
+    """Search, tune, train, test, export and report on scikit-learn's digits, in minutes."""
+    from netwright.demo import run_demo
+
+    run_demo(study, settings or [], out, err)
+
+
+def main() -> None:
+    """Run a command; bad input is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        err.print(f"netwright: {error}", markup=False)
+        sys.exit(2)
+    except NetwrightError as error:
+        err.print(f"netwright: {error}", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("netwright: interrupted; go on with: netwright resume STUDY", markup=False)
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(int(getattr(error, "exit_code", 1)))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Train one convolutional child and score it on validation data; and the one final step.
+
+`ImageEvaluator` never holds a test image. `train_final` is the only function that opens the test
+set, and says so through `opened` before it reads one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from netwright.children.conv import build
+from netwright.children.plan import ChildSettings, compile_plan
+from netwright.data.images import (
+    DataSettings,
+    FinalData,
+    Pipeline,
+    Preprocess,
+    SearchData,
+    load_final_data,
+    load_search_data,
+)
+from netwright.space import Architecture, SearchSpace
+from netwright.training.image import Recipe, evaluate, reward_of, train
+from netwright.training.limits import Deadline, memory_limit
+from netwright.trial import Evaluation
+
+Built = Callable[[tuple[int, int, int], int], nn.Module]
+
+
+class ImageEvaluator:
+    """Trains architectures of a convolutional space on the training part of `data`.
+
+    `seed` splits validation off. The data are read when first needed, once a process.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataSettings,
+        recipe: Recipe | None = None,
+        child: ChildSettings | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.settings = data
+        self.recipe = recipe or Recipe()
+        self.child = child or ChildSettings()
+        self.seed = seed
+        self._data: SearchData | None = None
+        self._pipelines: dict[str, tuple[Pipeline, Pipeline]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None, "_pipelines": {}}
+
+    @property
+    def data(self) -> SearchData:
+        """The training and validation images."""
+        if self._data is None:
+            self._data = load_search_data(self.settings, self.seed)
+        return self._data
+
+    def pipelines(self, device: str) -> tuple[Pipeline, Pipeline]:
+        """Return the training and validation pipelines on `device`, made once."""
+        if device not in self._pipelines:
+            fitted = Preprocess.fit(self.data.train, self.settings)
+            self._pipelines[device] = (
+                Pipeline(self.data.train, fitted, self.settings, device),
+                Pipeline(self.data.valid, fitted, self.settings, device),
+            )
+        return self._pipelines[device]
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Train the child and return its validation accuracy and reward (paper, 4.1)."""
+        shape, classes = self.data.shape, len(self.data.classes)
+        rate = compile_plan(self.space, architecture, shape, classes, self.child).learning_rate
+        recipe = replace(self.recipe, learning_rate=rate) if rate else self.recipe
+        return self.evaluate_module(
+            lambda image, n: build(self.space, architecture, image, n, self.child),
+            recipe,
+            seed,
+            device,
+        )
+
+    def evaluate_module(
+        self, make: Built, recipe: Recipe, seed: int, device: str = "cpu"
+    ) -> Evaluation:
+        """Train any network by the same loop; `make` gets the image shape and the classes."""
+        pipelines = self.pipelines(device)
+        started = time.perf_counter()
+        deadline = Deadline(recipe.time_limit)
+        with memory_limit(recipe.memory_limit), seeded(seed):
+            model = make(self.data.shape, len(self.data.classes))
+            curve = train(model, *pipelines, recipe, seed, device, deadline)
+        score, reward = reward_of(curve, recipe)
+        return Evaluation(
+            reward=reward,
+            score=score,
+            curve=tuple(curve),
+            cost=time.perf_counter() - started,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+
+
+class seeded:  # noqa: N801
+    """A block in which torch's global generator starts from a seed, and is put back after."""
+
+    def __init__(self, seed: int) -> None:
+        self._fork = torch.random.fork_rng()
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """The network trained on training and validation data, and its one test.
+
+    test_accuracy: in [0, 1]. preprocess: what its inputs go through; it takes [0, 1] images.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    test_accuracy: float
+    seconds: float
+
+
+def train_final(
+    make: Built,
+    data: DataSettings,
+    recipe: Recipe,
+    *,
+    seed: int,
+    child_seed: int,
+    opened: Callable[[], None],
+    device: str = "cpu",
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> FinalResult:
+    """Train on training and validation data together, then test once.
+
+    `seed` is the study's, which split the data; `child_seed` draws weights and order. `opened` is
+    called before the first test image is read.
+    """
+    loaded: FinalData = load_final_data(data, seed, opened)
+    fitted = Preprocess.fit(loaded.train, data)
+    started = time.perf_counter()
+    with memory_limit(recipe.memory_limit), seeded(child_seed):
+        model = make(loaded.shape, len(loaded.classes))
+        pipeline = Pipeline(loaded.train, fitted, data, device)
+        train(model, pipeline, None, recipe, child_seed, device, on_epoch=on_epoch)
+    accuracy = evaluate(model, Pipeline(loaded.test, fitted, data, device))
+    return FinalResult(
+        model=model,
+        preprocess=fitted,
+        classes=loaded.classes,
+        shape=loaded.shape,
+        test_accuracy=accuracy,
+        seconds=time.perf_counter() - started,
+    )

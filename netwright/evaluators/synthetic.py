@@ -1,0 +1,54 @@
+"""Closed forms with a known optimum: the fakes that tests, examples and benchmarks share.
+
+They are documented as synthetic: their numbers say how a controller searches, nothing of networks.
+"""
+
+from __future__ import annotations
+
+import random
+
+from netwright.seeding import rng
+from netwright.space import Architecture, Choice, SearchSpace
+from netwright.trial import Evaluation
+
+
+class Additive:
+    """Reward: the mean, over all decisions, of a table of option values in [0, 1].
+
+    Every decision has one option worth 1; the others are drawn below 1 from `seed` with values
+    spread uniformly. For spaces of choices alone; the optimum is 1. `noise` is the standard
+    deviation of a Gaussian that depends on the trial's seed.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0, noise: float = 0.0) -> None:
+        self.noise = noise
+        self.values: dict[str, dict[object, float]] = {}
+        for i, decision in enumerate(space.decisions):
+            assert isinstance(decision, Choice), "Additive takes spaces of choices alone"
+            generator = rng(seed, i, "additive")
+            values = [generator.random() for _ in decision.options]
+            values[generator.randrange(len(values))] = 1.0
+            self.values[decision.name] = dict(zip(decision.options, values, strict=True))
+        self.optimum = {
+            name: max(table, key=lambda option: table[option])
+            for name, table in self.values.items()
+        }
+
+    def expected(self, architecture: Architecture) -> float:
+        """Return the reward without noise."""
+        return sum(self.values[n][v] for n, v in architecture.items()) / len(architecture)
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Return the reward."""
+        value = self.expected(architecture)
+        if self.noise:
+            value += random.Random(seed).gauss(0.0, self.noise)
+        return Evaluation(reward=value, score=value)
+
+
+def choices_space(decisions: int = 40, options: int = 4) -> SearchSpace:
+    """Return a space of independent choices."""
+    return SearchSpace(
+        f"choices-{decisions}x{options}",
+        [Choice(f"d{i}", tuple(range(options))) for i in range(decisions)],
+    )

@@ -1,0 +1,32 @@
+"""Evaluations in this process."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from netwright.protocols import Evaluator
+from netwright.space import Architecture
+from netwright.trial import Evaluation
+
+
+class InProcess:
+    """Runs each evaluation at once, in the caller's thread; an interrupt reaches the caller."""
+
+    workers = 1
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def submit(
+        self, evaluator: Evaluator, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        """Evaluate now and return the finished future."""
+        future: Future[Evaluation] = Future()
+        try:
+            future.set_result(evaluator.evaluate(architecture, seed, self.device))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self) -> None:
+        """Do nothing: nothing runs between calls."""

@@ -1,0 +1,55 @@
+"""Gathers what the report shows of a study, from its journal alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netwright.children.plan import Plan, compile_plan
+from netwright.config import Config
+from netwright.errors import StudyError
+from netwright.report.page import ReportData, write_report
+from netwright.showing import shape_of
+from netwright.study import Study
+from netwright.trial import Trial
+from netwright.workspace import Workspace
+
+
+def write_study_report(folder: Path, control: Path | None, target: Path) -> None:
+    """Write the report of the study in `folder`, beside `control` where one is given."""
+    config, study = Workspace(folder).open()
+    against: list[Trial] = []
+    name = "random search"
+    if control is not None:
+        other_config, other = Workspace(control).open()
+        if other.space.fingerprint != study.space.fingerprint:
+            raise StudyError(
+                f"a control must search the same space, {study.space.fingerprint}; {control} "
+                f"searched {other.space.fingerprint}; run it with the same [space]"
+            )
+        against = other.trials
+        if other_config.controller.name != "random":
+            name = other_config.name
+    trained = [event.payload for event in study.events("train")]
+    write_report(
+        target,
+        ReportData(
+            name=config.name,
+            space=study.space,
+            trials=study.trials,
+            header={**study.store.header(), "config": config.to_dict(), "folder": str(folder)},
+            events=study.events(),
+            snapshots=study.history(config.make_controller(study.space)),
+            plans=_plans(config, study),
+            control=against,
+            control_name=name,
+            final=trained[-1] if trained else {},
+        ),
+    )
+
+
+def _plans(config: Config, study: Study) -> dict[int, Plan]:
+    image, classes = shape_of(config)
+    return {
+        trial.number: compile_plan(study.space, trial.architecture, image, classes, config.child)
+        for trial in study.top(20)
+    }

@@ -1,0 +1,136 @@
+"""Training a child on images: the paper's recipe (4.1), read from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.data.images import Pipeline
+from netwright.errors import ChildError, ConfigError
+from netwright.training.limits import Deadline
+from netwright.training.schedules import step_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a child is trained and rewarded; the defaults are the paper's.
+
+    epochs: >= 1 (50). batch: images a step, >= 2 (64, DenseNet's).
+    learning_rate: of Nesterov's method, > 0 (0.1). momentum: in [0, 1) (0.9).
+    weight_decay: >= 0 (1e-4).
+    drops: shares of the epochs, in (0, 1) and rising, after which the rate is multiplied by
+        drop_factor in (0, 1] (0.5 and 0.75; 0.1).
+    reward_epochs: the reward is the best validation accuracy of this many last epochs, >= 1 (5),
+    reward_power: to this power, > 0 (3).
+    time_limit: seconds, 0 for none. memory_limit: GiB allocated beyond the start, 0 for none.
+    """
+
+    epochs: int = 50
+    batch: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    drops: tuple[float, ...] = (0.5, 0.75)
+    drop_factor: float = 0.1
+    reward_epochs: int = 5
+    reward_power: float = 3.0
+    time_limit: float = 0.0
+    memory_limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch", 2), ("reward_epochs", 1)):
+            if getattr(self, name) < low:
+                _refuse(name, f"must be {low} or more", getattr(self, name))
+        for name in ("learning_rate", "reward_power"):
+            if not 0 < getattr(self, name) < float("inf"):
+                _refuse(name, "must be above 0", getattr(self, name))
+        for name in ("weight_decay", "time_limit", "memory_limit"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                _refuse(name, "must be 0 or more", getattr(self, name))
+        if not 0 <= self.momentum < 1:
+            _refuse("momentum", "must be in [0, 1)", self.momentum)
+        if not 0 < self.drop_factor <= 1:
+            _refuse("drop_factor", "must be in (0, 1]", self.drop_factor)
+        if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
+            _refuse("drops", "must rise within (0, 1)", self.drops)
+
+
+def _refuse(name: str, rule: str, value: object) -> None:
+    raise ConfigError(f"training.{name} {rule}; got {value!r}; use --set training.{name}=...")
+
+
+def reward_of(curve: list[float], recipe: Recipe) -> tuple[float, float]:
+    """Return (score, reward): the best accuracy of the last epochs, and its power (4.1)."""
+    score = max(curve[-recipe.reward_epochs :])
+    return score, score**recipe.reward_power
+
+
+def train(
+    model: nn.Module,
+    data: Pipeline,
+    valid: Pipeline | None,
+    recipe: Recipe,
+    seed: int,
+    device: str = "cpu",
+    deadline: Deadline | None = None,
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> list[float]:
+    """Train `model` and return its accuracy on `valid` after each epoch (empty without one).
+
+    `seed` orders and augments the data. `on_epoch` gets the epoch, from 1, and its accuracy.
+    Raises `ChildError` when the loss is not finite and `TimeLimitError` past the deadline.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    deadline = deadline or Deadline(recipe.time_limit)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decayed = list(model.parameters())
+    optimiser = torch.optim.SGD(
+        decayed,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    curve: list[float] = []
+    for epoch in range(recipe.epochs):
+        rate = step_rate(
+            recipe.learning_rate, epoch, recipe.epochs, recipe.drops, recipe.drop_factor
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        model.train()
+        total = torch.zeros((), device=device)
+        for images, labels in data.train_batches(recipe.batch, generator):
+            images = images.contiguous(memory_format=torch.channels_last)
+            loss = F.cross_entropy(model(images), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.detach()
+            deadline.check()
+        if not bool(torch.isfinite(total)):
+            raise ChildError(f"the loss was not finite in epoch {epoch + 1} (rate {rate:g})")
+        accuracy = evaluate(model, valid, deadline) if valid is not None else None
+        if accuracy is not None:
+            curve.append(accuracy)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, accuracy)
+    return curve
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Pipeline, deadline: Deadline | None = None) -> float:
+    """Return the share of images whose largest logit is their label's, in [0, 1]."""
+    model.eval()
+    right, total = 0, 0
+    for images, labels in data.eval_batches():
+        logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
+        right += int((logits.argmax(1) == labels).sum())
+        total += len(labels)
+        if deadline is not None:
+            deadline.check()
+    return right / total

@@ -1,0 +1,70 @@
+"""Time and memory limits of a child in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netwright.errors import ChildError, TimeLimitError
+
+
+class Deadline:
+    """A time limit in seconds from now; 0 means none."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds if seconds else float("inf")
+
+    def check(self) -> None:
+        """Raise `TimeLimitError` once the time is over."""
+        if time.monotonic() > self._end:
+            raise TimeLimitError(f"ran past its time limit of {self.seconds:g} s")
+
+
+@contextmanager
+def memory_limit(gigabytes: float) -> Iterator[None]:
+    """Bound what this process may allocate in addition, in GiB; 0 means no bound.
+
+    An allocation past the bound fails like one past the machine's memory. Where the system has no
+    such bound (Windows, macOS) only the machine's own limit holds. Running out of memory, of the
+    host or of a GPU, becomes a `ChildError`.
+    """
+    try:
+        with _bounded(gigabytes):
+            yield
+    except MemoryError as error:
+        raise ChildError("out of memory") from error
+    except RuntimeError as error:
+        if _out_of_memory(error):
+            raise ChildError(f"out of memory: {str(error).splitlines()[0][:200]}") from error
+        raise
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
+
+
+@contextmanager
+def _bounded(gigabytes: float) -> Iterator[None]:
+    if not gigabytes:
+        yield
+        return
+    try:
+        import resource
+        from pathlib import Path
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = pages * resource.getpagesize() + int(gigabytes * 2**30)
+    if before[1] != resource.RLIM_INFINITY:
+        limit = min(limit, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

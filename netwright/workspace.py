@@ -1,0 +1,81 @@
+"""A study's folder: the journal and what the commands put beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from netwright.config import Config, config_from_dict
+from netwright.errors import StudyError
+from netwright.store import SqlStore, sqlite_url
+from netwright.study import Study
+
+JOURNAL = "study.db"
+
+
+class Workspace:
+    """A folder DIR: DIR/study.db, and report.html, network/ and exports once they are made.
+
+    Making one writes nothing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.storage = sqlite_url(self.folder / JOURNAL)
+
+    @property
+    def report(self) -> Path:
+        """Where the report lies."""
+        return self.folder / "report.html"
+
+    @property
+    def network(self) -> Path:
+        """The folder of the trained network."""
+        return self.folder / "network"
+
+    def exists(self) -> bool:
+        """Say whether there is a journal."""
+        return (self.folder / JOURNAL).exists()
+
+    def begin(self, config: Config) -> Study:
+        """Start a study; raises `StudyError` where one is.
+
+        The data are read first, so that bad data leave nothing behind.
+        """
+        if self.exists():
+            raise StudyError(
+                f"a new study needs a folder of its own; {self.folder} holds one; use netwright "
+                f"resume {self.folder}, or --study with another folder"
+            )
+        space = config.make_space()
+        evaluator = config.make_evaluator(space)
+        _ = evaluator.data
+        study = config.make_study(self.storage)
+        study.evaluator = evaluator
+        study.store.add_event("configure", config.to_dict())
+        return study
+
+    def open(self) -> tuple[Config, Study]:
+        """Return the configuration and the study, gone on with; raises `StudyError`."""
+        config = self.config()
+        return config, config.make_study(self.storage)
+
+    def config(self) -> Config:
+        """Return the configuration that the journal holds."""
+        store = SqlStore(self.storage, must_exist=True)
+        try:
+            if not store.exists():
+                raise StudyError(
+                    f"a journal must hold a study; {self.folder / JOURNAL} holds none; start one "
+                    f"with netwright search"
+                )
+            configured = store.events("configure")
+        finally:
+            store.close()
+        if not configured:
+            raise StudyError(
+                f"this command needs a study begun with netwright search; {self.folder} was begun "
+                f"in Python; open it with Study(...)"
+            )
+        data: dict[str, Any] = dict(configured[-1].payload)
+        return config_from_dict(data, f"{self.folder}")
