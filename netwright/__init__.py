@@ -32,7 +32,7 @@ _PUBLIC = {
     "save_architecture": "netwright.spaces",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from netwright.children.conv import build as build

@@ -188,7 +188,7 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     from netwright import finishing
     from netwright.progress import counting
 
-    place, config, opened = _open(study, settings)
+    _, config, opened = _open(study, settings)
     evaluator = config.make_evaluator(opened.space)
     runs = finishing.tune_runs(config, opened)
     if not runs:
@@ -298,13 +298,15 @@ def export(
     target: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
     ] = None,
+    no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX form out.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Write the trained network as safetensors + JSON, torch.export and ONNX."""
-    from netwright.network import export_network, find_network
+    from netwright.exporting import export_network, find_images
+    from netwright.network import find_network
 
     source = find_network(study)
-    written = export_network(source, target or source)
+    written = export_network(source, target or source, find_images(study), onnx=not no_onnx)
     if as_json:
         _print_json(written)
         return

@@ -188,8 +188,8 @@ class Config:
         """Return the evaluator, which reads no data before it is used."""
         return ImageEvaluator(space, self.data, self.training, self.child, seed=self.study.seed)
 
-    def make_study(self, storage: str) -> Study:
-        """Return the study at `storage`, begun or gone on with."""
+    def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
+        """Return the study at `storage`, gone on with, or begun with `notes` beside its header."""
         space = self.make_space()
         return Study(
             space,
@@ -201,6 +201,7 @@ class Config:
             retrain_duplicates=self.study.retrain_duplicates,
             failure_reward=self.study.failure_reward,
             config=self.identity(),
+            notes=notes,
         )
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, with_settings
 from netwright.executors.local import InProcess
-from netwright.network import export_network, save_network
+from netwright.exporting import export_network, find_images
+from netwright.network import save_network
 from netwright.progress import counting, search_progress
 from netwright.reporting import write_study_report
 from netwright.showing import describe, resolve
@@ -41,7 +42,7 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
         finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))
     save_network(place.network, finished)
     with counting(err, "export and report", 2) as advance:
-        written = export_network(place.network, place.network)
+        written = export_network(place.network, place.network, find_images(folder))
         advance("network written")
         write_study_report(folder, control.folder, place.report)
         advance("report written")

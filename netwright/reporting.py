@@ -8,7 +8,6 @@ from netwright.children.plan import Plan, compile_plan
 from netwright.config import Config
 from netwright.errors import StudyError
 from netwright.report.page import ReportData, write_report
-from netwright.showing import shape_of
 from netwright.study import Study
 from netwright.trial import Trial
 from netwright.workspace import Workspace
@@ -16,7 +15,8 @@ from netwright.workspace import Workspace
 
 def write_study_report(folder: Path, control: Path | None, target: Path) -> None:
     """Write the report of the study in `folder`, beside `control` where one is given."""
-    config, study = Workspace(folder).open()
+    place = Workspace(folder)
+    config, study = place.open()
     against: list[Trial] = []
     name = "random search"
     if control is not None:
@@ -39,7 +39,7 @@ def write_study_report(folder: Path, control: Path | None, target: Path) -> None
             header={**study.store.header(), "config": config.to_dict(), "folder": str(folder)},
             events=study.events(),
             snapshots=study.history(config.make_controller(study.space)),
-            plans=_plans(config, study),
+            plans=_plans(config, study, *place.shape(study)),
             control=against,
             control_name=name,
             final=trained[-1] if trained else {},
@@ -47,8 +47,9 @@ def write_study_report(folder: Path, control: Path | None, target: Path) -> None
     )
 
 
-def _plans(config: Config, study: Study) -> dict[int, Plan]:
-    image, classes = shape_of(config)
+def _plans(
+    config: Config, study: Study, image: tuple[int, int, int], classes: int
+) -> dict[int, Plan]:
     return {
         trial.number: compile_plan(study.space, trial.architecture, image, classes, config.child)
         for trial in study.top(20)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from netwright.children.plan import IMAGE, ChildSettings, Plan, compile_plan
-from netwright.config import Config, config_from_dict, with_settings
+from netwright.config import config_from_dict, with_settings
 from netwright.errors import UsageError
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import architecture_to_dict, load_architecture, shipped
@@ -77,18 +77,13 @@ def resolve(
         return what, space, architecture, CIFAR, config.child
     from netwright.workspace import Workspace
 
-    config, study = Workspace(what).open()
+    place = Workspace(what)
+    config, study = place.open()
     found = study.best if trial is None else study.trial(trial)
     changed = config_from_dict(with_settings(config.to_dict(), settings), "--set")
     score = f", validation {found.score:.4f}" if found.score is not None else f", {found.state}"
     title = f"{config.name}: trial {found.number}{score}"
-    return title, study.space, found.architecture, shape_of(config), changed.child
-
-
-def shape_of(config: Config) -> tuple[tuple[int, int, int], int]:
-    """Return (channels, height, width) and the number of classes of a configuration's data."""
-    data = config.make_evaluator(config.make_space()).data
-    return data.shape, len(data.classes)
+    return title, study.space, found.architecture, place.shape(study), changed.child
 
 
 def describe(

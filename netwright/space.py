@@ -1,6 +1,6 @@
 """Search spaces: an ordered list of decisions, and the architectures they hold.
 
-Knows nothing of torch, rewards or controllers. Sources: Zoph & Le 2017, 3.1 (tokens) and 3.3 (anchor
+Knows nothing of torch, rewards or controllers. Sources: Zoph & Le 2017, 3.1 (tokens), 3.3 (anchor
 points).
 """
 

@@ -182,7 +182,7 @@ class SqlStore:
             connection.execute(_events.insert(), _event("propose", payload))
 
     def finish(self, trial: Trial, tell: bool = False) -> None:
-        """Make a finished trial durable; with `tell`, journal in the same breath that it was told."""
+        """Make a finished trial durable; with `tell`, journal in one step that it was told."""
         row = {
             "number": trial.number,
             "state": str(trial.state),

@@ -83,12 +83,14 @@ class Study:
     evaluator: an `Evaluator`, or any function from an architecture to a number; None to use
         `ask` and `tell` or only to look.
     storage: a database URL; the default keeps the journal in memory. A journal that is there is
-        gone on with: the controller, which must be new, is brought to where it was by replaying it.
+        gone on with: the controller, which must be new, is brought to where it was by replaying it
+        when it is first needed.
     seed: everything random in the study comes from it and the controller's.
     retrain_duplicates: train an architecture again though a canonically equal one has completed;
         otherwise it shares that one's result.
     failure_reward: what the controller is told for a failed trial.
-    config: what a reader of the journal should know; a study is only resumed under an equal one.
+    config: whatever else makes the study what it is; it is only gone on with under an equal one.
+    notes: what else a reader of a new journal should know.
 
     Raises `StudyError` for a damaged journal or one of another space, controller, seed or config.
     """
@@ -105,9 +107,11 @@ class Study:
         retrain_duplicates: bool = False,
         failure_reward: float = 0.0,
         config: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.space = space
-        self.controller = controller
+        self._controller = controller
+        self._behind: list[Event] = []
         self.evaluator = _as_evaluator(evaluator)
         self.seed = seed
         self.schedule = schedule
@@ -123,22 +127,25 @@ class Study:
         if self.store.exists():
             self._check_identity(identity)
             self._trials = self.store.trials(space)
-            for numbers in replay(controller, self._trials, self.store.events()):
-                self._told.update(numbers)
+            self._behind = self.store.events()
+            for event in self._behind:
+                if event.kind == "tell":
+                    self._told.update(event.payload["numbers"])
             for trial in self._trials:
                 self._note(trial)
         else:
-            self.store.create({**identity, "versions": versions(), "created": time.time()})
+            also = {"notes": dict(notes or {}), "versions": versions(), "created": time.time()}
+            self.store.create({**identity, **also})
 
     def _identity(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        settings = getattr(self.controller, "settings", None)
+        settings = getattr(self._controller, "settings", None)
         return {
             "space": self.space.to_dict(),
             "fingerprint": self.space.fingerprint,
             "seed": self.seed,
             "controller": {
-                "name": type(self.controller).__name__,
-                "batch": self.controller.batch,
+                "name": type(self._controller).__name__,
+                "batch": self._controller.batch,
                 "settings": dataclasses.asdict(settings) if settings is not None else {},
             },
             "schedule": dataclasses.asdict(self.schedule) if self.schedule else None,
@@ -164,6 +171,14 @@ class Study:
             self._canonical[trial.number] = self.space.canonical(trial.architecture)
         if trial.completed:
             self._first.setdefault(self._canonical[trial.number], trial.number)
+
+    @property
+    def controller(self) -> Controller:
+        """The controller, brought to where the journal ends when first asked for."""
+        behind, self._behind = self._behind, []
+        for _ in replay(self._controller, self._trials, behind):
+            pass
+        return self._controller
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -197,7 +212,7 @@ class Study:
         """Return one trial; raises `StudyError` where there is none."""
         if not 0 <= number < len(self._trials):
             raise StudyError(
-                f"a trial must be from 0 to {len(self._trials) - 1}; got {number}; see netwright top"
+                f"a trial must be from 0 to {len(self._trials) - 1}; got {number}; see top"
             )
         return self._trials[number]
 

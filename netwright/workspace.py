@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from netwright.config import Config, config_from_dict
 from netwright.errors import StudyError
@@ -49,10 +48,15 @@ class Workspace:
             )
         space = config.make_space()
         evaluator = config.make_evaluator(space)
-        _ = evaluator.data
-        study = config.make_study(self.storage)
+        data = evaluator.data
+        notes = {
+            "config": config.to_dict(),
+            "image": list(data.shape),
+            "classes": list(data.classes),
+            "images": {"training": len(data.train), "validation": len(data.valid)},
+        }
+        study = config.make_study(self.storage, notes)
         study.evaluator = evaluator
-        study.store.add_event("configure", config.to_dict())
         return study
 
     def open(self) -> tuple[Config, Study]:
@@ -69,13 +73,18 @@ class Workspace:
                     f"a journal must hold a study; {self.folder / JOURNAL} holds none; start one "
                     f"with netwright search"
                 )
-            configured = store.events("configure")
+            notes = store.header().get("notes", {})
         finally:
             store.close()
-        if not configured:
+        if "config" not in notes:
             raise StudyError(
                 f"this command needs a study begun with netwright search; {self.folder} was begun "
                 f"in Python; open it with Study(...)"
             )
-        data: dict[str, Any] = dict(configured[-1].payload)
-        return config_from_dict(data, f"{self.folder}")
+        return config_from_dict(notes["config"], str(self.folder))
+
+    def shape(self, study: Study) -> tuple[tuple[int, int, int], int]:
+        """Return (channels, height, width) and the number of classes of the study's data."""
+        notes = study.store.header()["notes"]
+        channels, height, width = notes["image"]
+        return (channels, height, width), len(notes["classes"])

@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.plan import IMAGE, ChildSettings, Layer, Plan, compile_plan, pooled
+from netwright.children.plan import (
+    IMAGE,
+    ChildSettings,
+    Layer,
+    Plan,
+    compile_plan,
+    pool_padding,
+    pooled,
+)
 from netwright.space import Architecture, SearchSpace
 
 
@@ -55,20 +63,11 @@ class _Pool(nn.Module):
         super().__init__()
         self.mean = layer.kind == "avg_pool"
         self.kernel, self.stride = layer.kernel, layer.stride
-        needed = [
-            max(0, (out - 1) * stride + kernel - size)
-            for out, stride, kernel, size in zip(
-                layer.size, layer.stride, layer.kernel, layer.in_size, strict=True
-            )
-        ]
-        self.pad = (needed[1] // 2, -(-needed[1] // 2), needed[0] // 2, -(-needed[0] // 2))
+        self.pad = pool_padding(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.mean:
-            padded = F.pad(x, self.pad, value=float("-inf")) if any(self.pad) else x
-            return F.max_pool2d(padded, self.kernel, self.stride)
-        if not any(self.pad):
-            return F.avg_pool2d(x, self.kernel, self.stride)
+            return F.max_pool2d(F.pad(x, self.pad, value=float("-inf")), self.kernel, self.stride)
         share = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), self.pad), self.kernel, self.stride)
         return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / share
 
@@ -104,7 +103,7 @@ def pad_to(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ConvNet(nn.Module):
-    """A child: layers that concatenate their inputs, global average pooling, a linear classifier."""
+    """A child: layers that concatenate inputs, global average pooling, a linear classifier."""
 
     def __init__(self, plan: Plan, settings: ChildSettings | None = None) -> None:
         super().__init__()

@@ -232,3 +232,12 @@ def pooled(size: tuple[int, int], times: int) -> tuple[int, int]:
     for _ in range(times):
         size = (_up(size[0], 2), _up(size[1], 2))
     return size
+
+
+def pool_padding(layer: Layer) -> tuple[int, int, int, int]:
+    """Return (left, right, top, bottom) pixels with which a pooling layer gives its size."""
+    rows, columns = (
+        max(0, (layer.size[k] - 1) * layer.stride[k] + layer.kernel[k] - layer.in_size[k])
+        for k in (0, 1)
+    )
+    return columns // 2, -(-columns // 2), rows // 2, -(-rows // 2)

@@ -139,7 +139,7 @@ class Policy(nn.Module):
         if self.anchor_position:
             fed = fed.clone()
             fed[:, self.anchor_position] = self._fed_back(encoded.links)
-        # Decisions that do not hold take no step: the others are moved to the front of the sequence.
+        # Decisions that do not hold take no step: the others move to the front.
         order = torch.argsort((~encoded.active).to(torch.int8), dim=1, stable=True)
         fed = fed.gather(1, order.unsqueeze(2).expand_as(fed))
         start = self.start.expand(len(encoded), 1, self.units)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
 import tempfile
 import zipfile
 import zlib
@@ -19,29 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from netwright.data.transforms import Pictures, error_line, open_image
 from netwright.errors import DataError
-
-Pictures = Iterator[tuple[str, Image.Image]]
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
-_IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+
+# RuntimeError is an encrypted member, or (NotImplementedError) an unknown compression.
+_NPZ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -95,75 +85,6 @@ def open_source(source: str, image_column: str = "", label_column: str = "") -> 
     )
 
 
-def decode(
-    rows: Rows, index: NDArray[np.int64], size: int, like: tuple[int, int, int] | None = None
-) -> Tensor:
-    """Return the images of rows `index`, uint8 [N, C, H, W].
-
-    size: the side that every image is resized to (bilinear with antialiasing); 0 keeps it. C is 1
-    when every image is grey, else 3. like: a (C, H, W) to hold to instead. Raises `DataError` for
-    an image that cannot be read or that differs in size.
-    """
-    pixels: list[NDArray[np.uint8]] = []
-    wanted = like[1:] if like else None
-    for place, image in rows.pictures(index):
-        picture = _pixels(image, size, like[0] if like else 0, place)
-        wanted = wanted or (picture.shape[0], picture.shape[1])
-        if picture.shape[:2] != wanted:
-            raise DataError(
-                f"images must be equal in size; got {picture.shape[0]}x{picture.shape[1]} and "
-                f"{wanted[0]}x{wanted[1]} pixels in {place}; "
-                f"use --set data.size={min(wanted)} to resize them"
-            )
-        pixels.append(picture)
-    if any(picture.ndim == 3 for picture in pixels):
-        pixels = [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in pixels]
-    images = torch.from_numpy(np.stack(pixels))
-    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-
-
-def _pixels(image: Image.Image, size: int, channels: int, place: str) -> NDArray[np.uint8]:
-    """Return [H, W] of a grey image and [H, W, 3] of a colour one; channels 1 or 3 forces it."""
-    try:
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise DataError(
-                f"an image must have 8 bits a channel; got mode {image.mode!r} in {place}; "
-                f"convert it to 8 bits"
-            )
-        if image.mode == "P":
-            image = image.convert("RGBA")
-        grey = image.mode in ("L", "LA", "1")
-        mode = {0: "L" if grey else "RGB", 1: "L", 3: "RGB"}[channels]
-        if image.mode != mode:
-            image = image.convert(mode)
-        if size and image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(image)
-    except _IMAGE_ERRORS as error:
-        raise _unreadable(place, error) from error
-
-
-def _opened(file: Path | io.BytesIO, place: str) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            image.load()
-            return image
-    except _IMAGE_ERRORS as error:
-        raise _unreadable(place, error) from error
-
-
-def _unreadable(place: str, error: Exception) -> DataError:
-    return DataError(
-        f"an image must be readable; {place} is not ({_line(error)}); replace it or take it out"
-    )
-
-
-def _line(error: BaseException) -> str:
-    """Return an exception's cause, or itself, in one line."""
-    text = " ".join(str(error.__cause__ or error).split())
-    return text[:200] or type(error).__name__
-
-
 # --- digits and npz: images in arrays -----------------------------------------------------------
 
 
@@ -211,10 +132,10 @@ def _npz_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
                         f"got {', '.join(archive.files) or 'none'} in {path}; add {missing[0]}"
                     )
                 return {n: archive[n] for n in wanted} if wanted else dict.fromkeys(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _NPZ_ERRORS as error:
         raise DataError(
             f"an .npz file must be readable, without pickled objects; {path} is not "
-            f"({_line(error)}); write it again with numpy.savez"
+            f"({error_line(error)}); write it again with numpy.savez"
         ) from error
 
 
@@ -291,8 +212,18 @@ def _folder(path: Path, columns: tuple[str, str]) -> Source:
     )
 
 
+def _visible(path: Path) -> list[Path]:
+    try:
+        return sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"an image folder must be readable; {path} is not ({error_line(error)}); "
+            f"mend its rights"
+        ) from error
+
+
 def _visible_folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in _visible(path) if p.is_dir()]
 
 
 def _class_folders(path: Path) -> Rows:
@@ -307,11 +238,7 @@ def _class_folders(path: Path) -> Rows:
     files: list[Path] = []
     labels: list[str] = []
     for folder in folders:
-        found = sorted(
-            p
-            for p in folder.iterdir()
-            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-        )
+        found = [p for p in _visible(folder) if p.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
             raise DataError(
                 f"a class folder must hold images; got none in {folder}/; "
@@ -322,7 +249,7 @@ def _class_folders(path: Path) -> Rows:
 
     def pictures(index: NDArray[np.int64]) -> Pictures:
         for i in index:
-            yield str(files[i]), _opened(files[i], str(files[i]))
+            yield str(files[i]), open_image(files[i], str(files[i]))
 
     return Rows(np.array(labels), pictures, f"{path}/")
 
@@ -363,7 +290,7 @@ def _parquet(files: list[Path], columns: tuple[str, str]) -> Rows:
             )
     except (DatasetsError, OSError, ValueError) as error:
         raise DataError(
-            f"a parquet file must be readable; {where} is not ({_line(error)}); "
+            f"a parquet file must be readable; {where} is not ({error_line(error)}); "
             f"write or download it again"
         ) from error
     return _dataset_rows(table, columns, where)
@@ -410,7 +337,7 @@ def _hub(name: str, columns: tuple[str, str]) -> Source:
 def _no_hub(name: str, error: Exception) -> DataError:
     return DataError(
         f"a data set of the hub must be reachable and readable; hub:{name} is not "
-        f"({_line(error)}); check the name and the network, or download it and give a path"
+        f"({error_line(error)}); check the name and the network, or download it and give a path"
     )
 
 
@@ -455,9 +382,9 @@ def _cell(cell: Any, place: str, column: str) -> tuple[str, Image.Image]:
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
-        return place, _opened(io.BytesIO(cell), place)
+        return place, open_image(io.BytesIO(cell), place)
     if isinstance(cell, str):
-        return f"{cell} ({place})", _opened(Path(cell), f"{cell} ({place})")
+        return f"{cell} ({place})", open_image(Path(cell), f"{cell} ({place})")
     raise DataError(
         f"a cell of images must hold an encoded image or its path; got {type(cell).__name__} in "
         f"column {column}, {place}; use --set data.image_column=NAME"

@@ -1,13 +1,114 @@
-"""Whole-batch arithmetic on images: whitening statistics, crops, flips (paper, 4.1)."""
+"""What images go through: decoding, whitening, crops and flips (paper, 4.1)."""
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from netwright.errors import DataError
+
+if TYPE_CHECKING:
+    from netwright.data.images import DataSettings, ImageSet
+
+Pictures = Iterator[tuple[str, Image.Image]]
 
 STD_FLOOR = 1e-6
 ZCA_EPSILON = 1e-2
+_IMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+def decode(pictures: Pictures, size: int, like: tuple[int, int, int] | None = None) -> Tensor:
+    """Return `pictures` as uint8 [N, C, H, W].
+
+    size: the side that every image is resized to (bilinear with antialiasing); 0 keeps it. C is 1
+    when every image is grey, else 3. like: a (C, H, W) to hold to instead. Raises `DataError` for
+    an image that cannot be read or that differs in size.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    wanted = like[1:] if like else None
+    for place, image in pictures:
+        picture = _pixels(image, size, like[0] if like else 0, place)
+        wanted = wanted or (picture.shape[0], picture.shape[1])
+        if picture.shape[:2] != wanted:
+            raise DataError(
+                f"images must be equal in size; got {picture.shape[0]}x{picture.shape[1]} and "
+                f"{wanted[0]}x{wanted[1]} pixels in {place}; "
+                f"use --set data.size={min(wanted)} to resize them"
+            )
+        pixels.append(picture)
+    if any(picture.ndim == 3 for picture in pixels):
+        pixels = [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in pixels]
+    images = torch.from_numpy(np.stack(pixels))
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _pixels(image: Image.Image, size: int, channels: int, place: str) -> NDArray[np.uint8]:
+    """Return [H, W] of a grey image and [H, W, 3] of a colour one; channels 1 or 3 forces it."""
+    try:
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            raise DataError(
+                f"an image must have 8 bits a channel; got mode {image.mode!r} in {place}; "
+                f"convert it to 8 bits"
+            )
+        if image.mode == "P":
+            image = image.convert("RGBA")
+        grey = image.mode in ("L", "LA", "1")
+        mode = {0: "L" if grey else "RGB", 1: "L", 3: "RGB"}[channels]
+        if image.mode != mode:
+            image = image.convert(mode)
+        if size and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+    except _IMAGE_ERRORS as error:
+        raise _unreadable(place, error) from error
+
+
+def open_image(file: Path | io.BytesIO, place: str) -> Image.Image:
+    """Read an encoded image; `place` is named in the `DataError` for one that cannot be."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return image
+    except _IMAGE_ERRORS as error:
+        raise _unreadable(place, error) from error
+
+
+def _unreadable(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"an image must be readable; {place} is not ({error_line(error)}); "
+        f"replace it or take it out"
+    )
+
+
+def error_line(error: BaseException) -> str:
+    """Return an exception's cause, or itself, in one line."""
+    text = " ".join(str(error.__cause__ or error).split())
+    return text[:200] or type(error).__name__
+
+
+# --- whitening ----------------------------------------------------------------------------------
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,15 +138,78 @@ def zca_statistics(images: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
     size = flat.shape[1]
     mean = flat.sum(0, dtype=torch.float64) / (255 * len(flat))
     covariance = torch.zeros(size, size, dtype=torch.float64)
-    for part in flat.split(chunk):
-        centred = part.double() / 255 - mean
+    for start in range(0, len(flat), chunk):
+        centred = flat[start : start + chunk].double() / 255 - mean
         covariance += centred.T @ centred
     values, vectors = torch.linalg.eigh(covariance / len(flat))
     scale = (values.clamp_min(0) + ZCA_EPSILON).rsqrt()
     return mean, (vectors * scale) @ vectors.T
 
 
-def upsample(images: Tensor, side: int) -> Tensor:
+class Preprocess(nn.Module):
+    """What a network's input goes through: whitening and, with `upsample`, the training scale.
+
+    shape: an image's (C, H, W). whiten, upsample: as in `DataSettings`. A new one whitens with
+    mean 0 and deviation 1; `fit` or `load_state_dict` fills it. Raises `DataError` for a shape that
+    `upsample` does not suit.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], whiten: str = "channel", upsample: int = 0
+    ) -> None:
+        super().__init__()
+        c, h, w = shape
+        if upsample and (h != w or upsample <= h):
+            raise DataError(
+                f"data.upsample must exceed the side of square images; got {upsample} for "
+                f"{h}x{w} pixels; use --set data.upsample={max(h, w) + max(1, max(h, w) // 8)} "
+                f"data.size={max(h, w)}"
+            )
+        self.shape, self.whiten, self.upsample = shape, whiten, upsample
+        flat = c * h * w
+        self.register_buffer("mean", torch.zeros(flat if whiten == "zca" else (c, 1, 1)))
+        self.register_buffer("scale", torch.eye(flat) if whiten == "zca" else torch.ones(c, 1, 1))
+
+    @classmethod
+    def fit(cls, train: ImageSet, settings: DataSettings) -> Preprocess:
+        """Return the preprocessing with the statistics of `train`, and of nothing else."""
+        result = cls(train.shape, settings.whiten, settings.upsample)
+        if settings.whiten == "channel":
+            mean, deviation = channel_statistics(train.images)
+            result.mean.copy_(mean[:, None, None])
+            result.scale.copy_(deviation[:, None, None])
+        elif settings.whiten == "zca":
+            mean, matrix = zca_statistics(train.images)
+            result.mean.copy_(mean)
+            result.scale.copy_(matrix)
+        return result
+
+    def whitened(self, images: Tensor) -> Tensor:
+        """Whiten float images [N, C, H, W] in [0, 1]; the shape stays."""
+        if self.whiten == "zca":
+            flat = (images.flatten(1) - self.mean) @ self.scale
+            return flat.reshape(-1, *self.shape)
+        return (images - self.mean) / self.scale if self.whiten == "channel" else images
+
+    def framed(self, images: Tensor) -> Tensor:
+        """Enlarge whitened images to `upsample` and cut the centre out; without it, do nothing."""
+        if not self.upsample:
+            return images
+        enlarged = enlarge(images, self.upsample)
+        return centre_crop(enlarged, self.shape[1], self.shape[2])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return network input, float [N, C, H, W], of float images in [0, 1] of that shape."""
+        return self.framed(self.whitened(images))
+
+
+# --- augmentation -------------------------------------------------------------------------------
+
+
+def enlarge(images: Tensor, side: int) -> Tensor:
     """Return float images [N, C, side, side], bilinear."""
     return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
 
@@ -62,10 +226,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
 
     top, left: int64 [N], the window's first row and column in each image; it must lie inside.
     """
-    number = torch.arange(len(images), device=images.device)[:, None, None]
-    rows = top[:, None, None] + torch.arange(height, device=images.device)[None, :, None]
-    columns = left[:, None, None] + torch.arange(width, device=images.device)[None, None, :]
-    return images[number, :, rows, columns].permute(0, 3, 1, 2)
+    windows = images.unfold(2, height, 1).unfold(3, width, 1)  # a view [N, C, tops, lefts, h, w]
+    return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 def random_crop(images: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:

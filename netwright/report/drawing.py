@@ -8,10 +8,20 @@ number: so a connection can be traced by lane, by colour and by number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from netwright.children.plan import IMAGE, Layer, Plan
+from netwright.children.plan import Layer, Plan
 from netwright.report.html import FONT, INK, LINE, MUTED, escape, shorten, table
+from netwright.report.layout import (
+    POOL_GAP,
+    POOL_LINE,
+    Place,
+    Row,
+    edges_of,
+    lanes_of,
+    places_of,
+    rises_of,
+    rows_of,
+)
 from netwright.space import Value
 
 FILLS = {
@@ -35,36 +45,9 @@ SOURCES = (
     "#a03c91",
     "#3f6212",
 )
-BOX, BLOCK = 248.0, 312.0
-LANE, FIRST_LANE, PORT, GAP, POOL_GAP = 12.0, 22.0, 10.0, 24.0, 40.0
+BOX, BLOCK = 276.0, 340.0
+LANE, FIRST_LANE = 12.0, 22.0
 HEAD, MARGIN = 62.0, 24.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A box: `key` is what connections call it; `pooled` poolings stand before it."""
-
-    key: str
-    title: str
-    note: str
-    kind: str
-    layers: tuple[Layer, ...] = ()
-    pooled: int = 0
-
-
-@dataclass(kw_only=True)
-class _Place:
-    """Where a row's box is, and the ports at its sides (-1 left, 1 right): (lane, source row)."""
-
-    y: float = 0.0
-    height: float = 0.0
-    incoming: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {-1: [], 1: []})
-    leaves: int = 0
-
-    def port(self, side: int, k: int) -> float:
-        """Return the y of port k of a side, counted from the top; the last one is for leaving."""
-        n = len(self.incoming[side]) + (self.leaves == side)
-        return self.y + self.height / 2 + (k - (n - 1) / 2) * PORT
 
 
 def draw_network(plan: Plan, title: str = "") -> str:
@@ -73,10 +56,10 @@ def draw_network(plan: Plan, title: str = "") -> str:
     Elements bear data attributes: `data-layer` (a layer's label), and `data-from` and `data-to` for
     each connection: "image", the number of a layer or block, or "classifier".
     """
-    rows = _rows(plan)
-    edges = _edges(plan, rows)
-    lanes = _lanes(edges)
-    places = _places(rows, edges, lanes)
+    rows = rows_of(plan)
+    edges = edges_of(plan, rows)
+    lanes = lanes_of(edges)
+    places = places_of(rows, edges, lanes, HEAD if title else HEAD - 20)
     box = BLOCK if any(len(row.layers) > 1 for row in rows) else BOX
     reach = {
         side: FIRST_LANE + LANE * max((n + 1 for s, n in lanes.values() if s == side), default=0)
@@ -118,120 +101,6 @@ def _summary(plan: Plan) -> str:
     return text if plan.learning_rate is None else f"{text} · learning rate {plan.learning_rate:g}"
 
 
-# --- what is drawn ------------------------------------------------------------------------------
-
-
-def _rows(plan: Plan) -> list[_Row]:
-    channels, height, width = plan.image
-    last = plan.layers[-1]
-    rows = [
-        _Row(
-            key="image",
-            title="image",
-            note=f"{height}×{width} · {channels} channel{'s' if channels > 1 else ''}",
-            kind="image",
-        )
-    ]
-    blocks: dict[str, list[Layer]] = {}
-    for layer in plan.layers:
-        blocks.setdefault(layer.label.split(".")[0], []).append(layer)
-    level = 0
-    for key, layers in blocks.items():
-        first = layers[0]
-        rows.append(
-            _Row(
-                key=key,
-                title=first.describe(),
-                note=_note(first),
-                kind=first.kind,
-                layers=tuple(layers),
-                pooled=first.level - level,
-            )
-        )
-        level = layers[-1].level
-    rows.append(
-        _Row(
-            key="classifier",
-            title=f"average pooling, linear to {plan.classes}",
-            note=f"{plan.features} channels of {len(plan.outputs)} "
-            f"layer{'s' if len(plan.outputs) > 1 else ''} · softmax",
-            kind="classifier",
-            pooled=plan.level - last.level,
-        )
-    )
-    return rows
-
-
-def _note(layer: Layer) -> str:
-    height, width = layer.size
-    return f"{height}×{width} · {layer.in_channels} → {layer.channels} channels"
-
-
-def _edges(plan: Plan, rows: list[_Row]) -> list[tuple[int, int]]:
-    """Return the connections as (giving row, receiving row), each once, those in blocks left out.
-
-    A block's inputs are those of its first layer; later layers only add their own block.
-    """
-    of_label = {layer.label: r for r, row in enumerate(rows) for layer in row.layers}
-    row_of = [of_label[layer.label] for layer in plan.layers]
-    pairs = {
-        (0 if j == IMAGE else row_of[j], row_of[i])
-        for i, layer in enumerate(plan.layers)
-        for j in layer.inputs
-    }
-    pairs |= {(row_of[i], len(rows) - 1) for i in plan.outputs}
-    return sorted(pair for pair in pairs if pair[0] != pair[1])
-
-
-def _lanes(edges: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
-    """Give each row with far receivers a (side, lane): short spans inside, sides in balance."""
-    spans: dict[int, int] = {}
-    for a, b in edges:
-        if b > a + 1:
-            spans[a] = max(b, spans.get(a, b))
-    taken: dict[int, list[tuple[int, int, int]]] = {-1: [], 1: []}
-    result = {}
-    for a, b in sorted(spans.items(), key=lambda span: (span[1] - span[0], span[0])):
-        free = {
-            side: max((n + 1 for n, c, d in taken[side] if a <= d and c <= b), default=0)
-            for side in taken
-        }
-        side = min(taken, key=lambda side: (free[side], len(taken[side])))
-        taken[side].append((free[side], a, b))
-        result[a] = (side, free[side])
-    return result
-
-
-def _places(
-    rows: list[_Row], edges: list[tuple[int, int]], lanes: Mapping[int, tuple[int, int]]
-) -> list[_Place]:
-    places = [_Place() for _ in rows]
-    for a, (side, _) in lanes.items():
-        places[a].leaves = side
-    for a, b in edges:
-        if b > a + 1:
-            places[b].incoming[lanes[a][0]].append((lanes[a][1], a))
-    y = HEAD
-    for row, place in zip(rows, places, strict=True):
-        for ports in place.incoming.values():
-            ports.sort()
-        most = max(len(place.incoming[s]) + (place.leaves == s) for s in (-1, 1))
-        text = 44.0
-        if len(row.layers) > 1:
-            text = 12.0 + 18 * len(row.layers) + 12 * len(_rises(row))
-        if row.key != "image":
-            y += POOL_GAP if row.pooled else GAP
-        place.y, place.height = y, max(text, most * PORT + 6)
-        y += place.height
-    return places
-
-
-def _rises(row: _Row) -> set[int]:
-    """Return the positions in a block before which a pooling stands."""
-    levels = [layer.level for layer in row.layers]
-    return {k for k in range(1, len(levels)) if levels[k] > levels[k - 1]}
-
-
 # --- how it is drawn ----------------------------------------------------------------------------
 
 
@@ -258,10 +127,10 @@ def _colour(row: int) -> str:
 
 
 def _wires(
-    rows: list[_Row],
+    rows: list[Row],
     edges: list[tuple[int, int]],
     lanes: Mapping[int, tuple[int, int]],
-    places: list[_Place],
+    places: list[Place],
     centre: float,
     half: float,
 ) -> list[str]:
@@ -287,14 +156,14 @@ def _wires(
     return groups
 
 
-def _straight(above: _Place, below: _Place, x: float) -> tuple[str, str]:
+def _straight(above: Place, below: Place, x: float) -> tuple[str, str]:
     start, end = above.y + above.height, below.y
     head = f"M{x:.1f} {end:.1f}l-4 -7h8z"
     return f"M{x:.1f} {start:.1f}V{end - 6:.1f}", head
 
 
 def _bend(
-    places: list[_Place],
+    places: list[Place],
     a: int,
     b: int,
     lane: tuple[int, int],
@@ -315,7 +184,7 @@ def _bend(
     return path, f"M{edge:.1f} {end:.1f}l{side * 6.5:.1f} -3.2v6.4z"
 
 
-def _pool_bar(centre: float, reach: float, below: _Place, times: int) -> str:
+def _pool_bar(centre: float, reach: float, below: Place, times: int) -> str:
     y = below.y - POOL_GAP / 2
     return _bar(centre - reach, centre + reach, y, times) + _text(
         centre + 12, y - 4, _pool_text(times), 9.5, MUTED, anchor="start"
@@ -333,7 +202,7 @@ def _bar(left: float, right: float, y: float, times: int) -> str:
     )
 
 
-def _box(row: _Row, r: int, place: _Place, centre: float, width: float) -> str:
+def _box(row: Row, r: int, place: Place, centre: float, width: float) -> str:
     fill, stroke = FILLS[row.kind]
     left, middle = centre - width / 2, place.y + place.height / 2
     parts = [
@@ -352,10 +221,11 @@ def _box(row: _Row, r: int, place: _Place, centre: float, width: float) -> str:
     if len(row.layers) > 1:
         parts.append(_block_lines(row, place, left + 66, left + width - 24))
     else:
-        parts.append(_text(centre + 4, middle - 3, row.title, 13, weight=600))
-        parts.append(_text(centre + 4, middle + 13, row.note, 10, MUTED))
+        x, anchor = (left + 62, "start") if row.layers else (centre, "middle")
+        parts.append(_text(x, middle - 3, row.title, 13, anchor=anchor, weight=600))
+        parts.append(_text(x, middle + 13, row.note, 10, MUTED, anchor=anchor))
         if row.layers and row.layers[0].kind != "batch_norm":
-            parts.append(_window(row.layers[0], left + width - 36, middle))
+            parts.append(_window(row.layers[0], left + width - 40, middle))
     name = row.layers[0].label if len(row.layers) == 1 else row.key
     mark = "data-block" if len(row.layers) > 1 else "data-layer"
     return f'<g class="nw-box" {mark}="{escape(name)}">{"".join(parts)}</g>'
@@ -367,20 +237,21 @@ def _badge(x: float, y: float, text: str, colour: str) -> str:
     )
 
 
-def _block_lines(row: _Row, place: _Place, left: float, right: float) -> str:
-    rises = _rises(row)
-    y = place.y + place.height / 2 - (18 * len(row.layers) + 12 * len(rises)) / 2 + 13
+def _block_lines(row: Row, place: Place, left: float, right: float) -> str:
+    rises = rises_of(row)
+    y = place.y + place.height / 2 - (18 * len(row.layers) + POOL_LINE * len(rises)) / 2 + 13
     parts = []
     for k, layer in enumerate(row.layers):
         if k in rises:
             times = layer.level - row.layers[k - 1].level
-            parts.append(_bar(left, right, y - 6, times))
-            parts.append(_text((left + right) / 2, y + 3.5, _pool_text(times), 8.5, MUTED))
-            y += 12
+            parts.append(_bar(left + 92, right, y - 5, times))
+            parts.append(_text(left, y - 2, _pool_text(times), 9.5, MUTED, anchor="start"))
+            y += POOL_LINE
         size = f"{layer.size[0]}×{layer.size[1]} · {layer.in_channels} → {layer.channels}"
         parts.append(
             f'<g data-layer="{escape(layer.label)}">'
-            + _text(left, y, layer.describe(), 12, weight=600, anchor="start")
+            + _text(left, y, layer.label, 9, MUTED, anchor="start")
+            + _text(left + 30, y, layer.describe(), 12, weight=600, anchor="start")
             + _text(right, y, size, 10, MUTED, anchor="end")
             + "</g>"
         )

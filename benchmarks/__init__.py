@@ -1,0 +1,1 @@
+"""Measurements: a script a number, its last result in docs/results."""

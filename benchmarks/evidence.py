@@ -1,0 +1,158 @@
+"""Does the search beat random search, and do its networks beat a hand-drawn one?
+
+    python -m benchmarks.evidence digits --seeds 5
+    python -m benchmarks.evidence cifar10-small --seeds 1 --set data.source=PATH
+
+For each study seed: the RL controller and random search at the same budget (paired: same space,
+data split and training). Then the final training, each network tested once: the best of each
+search, unselected random architectures (the average random architecture), and a VGG-style network
+of the size of the RL network. Prints a table; the studies stay in --out and are gone on with.
+Control: random search. The lines of docs/results/*.md come from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netwright.children.baselines import vgg_of_size
+from netwright.config import Config, load_config
+from netwright.evaluators.image import train_final
+from netwright.finishing import final_recipe, maker
+from netwright.seeding import derive_seed, rng
+from netwright.study import Study
+from netwright.workspace import Workspace
+
+CONTROLLERS = ("policy_gradient", "random")
+
+
+def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: str) -> Study:
+    config = load_config(source, [*settings, f"study.seed={seed}", f"controller.name={name}"])
+    torch.set_num_threads(config.execution.threads or torch.get_num_threads())
+    place = Workspace(out / f"{name}-{seed}")
+    study = place.open()[1] if place.exists() else place.begin(config)
+
+    def say(trial: Any) -> None:
+        print(f"{name} seed {seed} trial {trial.number}: {trial.score}", flush=True)
+
+    study.run(config.study.trials, on_trial=say)
+    return study
+
+
+def final(
+    config: Config,
+    make: Callable[[tuple[int, int, int], int], nn.Module],
+    seed: int,
+    cache: Path,
+    key: str,
+) -> float:
+    """Return the test accuracy of one final training, from `cache` where it was done before."""
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    if key not in known:
+        result = train_final(
+            make,
+            config.data,
+            final_recipe(config, config.training, None),
+            seed=config.study.seed,
+            child_seed=seed,
+            opened=lambda: None,
+        )
+        known[key] = result.test_accuracy
+        cache.write_text(json.dumps(known, indent=1))
+        print(f"final {key}: {result.test_accuracy:.4f}", flush=True)
+    return float(known[key])
+
+
+def size_of(study: Study, number: int) -> int:
+    evaluation = study.trial(number).evaluation
+    assert evaluation is not None
+    return evaluation.parameters
+
+
+def row(name: str, values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"| {name} | {statistics.mean(values):.4f}{spread} | {len(values)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("config")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--finals", type=int, default=3, help="final trainings a network")
+    parser.add_argument("--only", choices=CONTROLLERS, help="search with this one and stop")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    out = args.out or Path("runs") / f"evidence-{args.config}"
+    names = [args.only] if args.only else CONTROLLERS
+    studies = {
+        (name, seed): searched(out, args.config, args.settings, seed, name)
+        for seed in range(args.seeds)
+        for name in names
+    }
+    if args.only:
+        return
+    base = load_config(args.config, args.settings)
+    print(f"\n| search | best validation | mean of top 5 | mean of all | seed |\n{'|---' * 5}|")
+    for (name, seed), study in studies.items():
+        scores = [t.score or 0.0 for t in study.trials]
+        top = [t.score or 0.0 for t in study.top(5)]
+        print(
+            f"| {name} | {max(scores):.4f} | {statistics.mean(top):.4f} | "
+            f"{statistics.mean(scores):.4f} | {seed} |"
+        )
+    print("\n| network, trained for good | test accuracy | trainings |\n|---|---|---|")
+    for line in finals(out, base, studies, args.seeds, args.finals):
+        print(line, flush=True)
+
+
+def finals(
+    out: Path, base: Config, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
+) -> list[str]:
+    results: dict[str, list[float]] = {name: [] for name in (*CONTROLLERS, "average", "vgg")}
+    for seed in range(seeds):
+        config = replace(base, study=replace(base.study, seed=seed))
+        for repeat in range(repeats):
+            child_seed = derive_seed(seed, repeat, "evidence")
+            for name in CONTROLLERS:
+                best = studies[name, seed].best
+                make = maker(studies[name, seed].space, best.architecture, config.child)
+                key = f"{name} seed {seed} trial {best.number} repeat {repeat}"
+                results[name].append(final(config, make, child_seed, out / "finals.json", key))
+            space = studies["random", seed].space
+            drawn = space.sample(rng(seed, repeat, "average random architecture"))
+            make = maker(space, drawn, config.child)
+            key = f"average seed {seed} repeat {repeat}"
+            results["average"].append(final(config, make, child_seed, out / "finals.json", key))
+            size = size_of(
+                studies["policy_gradient", seed], studies["policy_gradient", seed].best.number
+            )
+            key = f"vgg of {size} seed {seed} repeat {repeat}"
+            results["vgg"].append(
+                final(
+                    config,
+                    lambda image, n, size=size: vgg_of_size(image, n, size),  # type: ignore[misc]
+                    child_seed,
+                    out / "finals.json",
+                    key,
+                )
+            )
+    labels = {
+        "policy_gradient": "best of the RL search",
+        "random": "best of random search",
+        "average": "average random architecture (unselected)",
+        "vgg": "hand-drawn VGG-style network of the RL network's size",
+    }
+    return [row(labels[name], values) for name, values in results.items()]
+
+
+if __name__ == "__main__":
+    main()

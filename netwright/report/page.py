@@ -1,0 +1,302 @@
+"""The report: one HTML page that stands by itself, without JavaScript."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netwright.children.plan import Plan
+from netwright.protocols import Event, PolicySnapshot
+from netwright.report import plots, policy, tables
+from netwright.report.drawing import draw_decisions, draw_network
+from netwright.report.html import details, duration, escape, figure, number, table
+from netwright.report.record import configuration, finish_section, reproduce, timeline
+from netwright.report.style import CSS
+from netwright.space import SearchSpace
+from netwright.trial import Trial, TrialState
+
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+MARGIN = 5e-5  # scores nearer than this look equal in the tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that the page shows.
+
+    header: of the journal: "seed", "config" (nested), "versions" (name to version), "created"
+        (seconds since the epoch), and where they are known "command", "status" and "folder" (the
+        study's folder, for the commands).
+    snapshots: (trials told, what the policy would draw then), in that order.
+    plans: by trial number; empty for spaces that are not convolutional.
+    control: trials of `control_name` on the same space, evaluator and budget.
+    final: the record of the final training, empty before it.
+    """
+
+    name: str
+    space: SearchSpace
+    trials: Sequence[Trial]
+    header: Mapping[str, Any]
+    events: Sequence[Event]
+    snapshots: Sequence[tuple[int, PolicySnapshot]]
+    plans: Mapping[int, Plan]
+    control: Sequence[Trial] = ()
+    control_name: str = "random search"
+    final: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(data: ReportData) -> str:
+    """Return the page; it asks nothing of any network."""
+    sections = [
+        _head(data),
+        _rewards(data),
+        _control(data) if data.control else "",
+        _policy(data),
+        _best(data),
+        _failures(data),
+        finish_section(data.final),
+        timeline(data.events, data.header),
+        configuration(data.header),
+        reproduce(data.name, data.header),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(data.name)} · Netwright report</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{chr(10).join(part for part in sections if part)}\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page to `path`, whole or not at all; folders are made."""
+    text = render(data)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        draft.chmod(0o666 & ~umask)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{chr(10).join(p for p in parts if p)}\n</section>"
+
+
+def _paragraph(text: str, kind: str = "") -> str:
+    mark = f' class="{kind}"' if kind else ""
+    return f"<p{mark}>{escape(text)}</p>"
+
+
+def _card(label: str, value: str, small: str = "", lead: bool = False) -> str:
+    below = f'<span class="small">{escape(small)}</span>' if small else ""
+    mark = ' class="lead"' if lead else ""
+    return f"<div{mark}><dt>{escape(label)}</dt><dd>{escape(value)}{below}</dd></div>"
+
+
+def _head(data: ReportData) -> str:
+    total = tables.summary(data.trials)
+    best = tables.top_rows(data.trials, 1)
+    running = sum(t.state is TrialState.RUNNING for t in data.trials)
+    opened = sum(event.kind == "open_test" for event in data.events)
+    counts = f"{total['failed']} failed, {total['duplicates']} duplicates"
+    cards = [
+        _card(
+            "best validation score",
+            number(total["best"]),
+            f"trial {best[0].number}" if best else "no trial has completed",
+            lead=True,
+        )
+    ]
+    if "test_accuracy" in data.final:
+        cards.append(_card("test accuracy", _any_number(data.final["test_accuracy"]), lead=True))
+    cards += [
+        _card(
+            "trials completed",
+            number(total["completed"]),
+            counts + (f", {running} running" if running else ""),
+        ),
+        _card("parameters (best)", _parameters(data, best)),
+        _card("training of children", duration(total["cost"]), "duplicates cost nothing"),
+        _card("test data opened", f"{opened} time{'' if opened == 1 else 's'}"),
+    ]
+    about = (
+        f"Space {data.space.name}: {len(data.space)} decisions, {_size(data.space)} architectures."
+    )
+    status = data.header.get("status")
+    return (
+        f"<header>\n<h1>{escape(data.name)}</h1>\n"
+        + _paragraph(f"{about} Status: {status}." if status else about, "note")
+        + f'<dl class="cards">{"".join(cards)}</dl>\n</header>'
+    )
+
+
+def _any_number(value: object) -> str:
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
+def _size(space: SearchSpace) -> str:
+    size = space.size()
+    if size < 10**7:
+        return f"{size:,}"
+    power = len(str(size)) - 1
+    return f"{size // 10 ** (power - 1) / 10:.1f}·10{str(power).translate(RAISED)}"
+
+
+def _parameters(data: ReportData, best: Sequence[Trial]) -> str:
+    if not best:
+        return "–"
+    plan, result = data.plans.get(best[0].number), best[0].evaluation
+    known = plan.parameters if plan else (result.parameters if result else 0)
+    return number(known) if known else "–"
+
+
+def _rewards(data: ReportData) -> str:
+    if not data.trials:
+        return _section("Trials", _paragraph("No trial has been proposed yet.", "note"))
+    caption = "Points are trials, the steps the best score so far"
+    caption += "; hollow points share the result of an equal architecture; crosses failed."
+    most = max(len(data.trials), len(data.control))
+    if most > plots.MOST_POINTS:
+        caption += f" At most {plots.MOST_POINTS:,} points are drawn of each; the steps hold all."
+    curves = plots.curves(data.trials)
+    return _section(
+        "Trials",
+        figure(plots.rewards(data.trials, data.control, data.control_name), caption),
+        "<h3>Learning curves of the best five</h3>" + figure(curves) if curves else "",
+    )
+
+
+def verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> str:
+    """Say in one sentence which of two `tables.summary` has the better best score."""
+    a, b = ours["best"], theirs["best"]
+    if a is None or b is None:
+        missing = "Neither" if a is None and b is None else "This search" if a is None else name
+        verb = "has" if missing == "Neither" else "has not"
+        return f"{missing} {verb} completed a trial, so there is nothing to compare."
+    if abs(a - b) < MARGIN:
+        return f"This search and {name} are level: both found {a:.4f}."
+    if a > b:
+        return f"This search is ahead: its best is {a:.4f}, that of {name} {b:.4f}."
+    return (
+        f"{name[:1].upper()}{name[1:]} is ahead: its best is {b:.4f}, that of this search {a:.4f}."
+    )
+
+
+def _ahead(a: float | None, b: float | None, name: str) -> str:
+    if a is None or b is None:
+        return "–"
+    return "level" if abs(a - b) < MARGIN else "this search" if a > b else name
+
+
+def _control(data: ReportData) -> str:
+    ours, theirs = tables.summary(data.trials), tables.summary(data.control)
+    name = data.control_name
+    rows = []
+    for key, label in (
+        ("best", "best score"),
+        ("mean_top_5", "mean of the best 5"),
+        ("mean", "mean of all completed"),
+        ("mean_last_quarter", "mean of the last quarter"),
+    ):
+        a, b = ours[key], theirs[key]
+        gap = "–" if a is None or b is None else f"{a - b:+.4f}"
+        rows.append((label, number(a), number(b), gap, _ahead(a, b, name)))
+    for key in ("trials", "completed", "failed", "duplicates"):
+        rows.append((key, number(ours[key]), number(theirs[key]), "", ""))
+    rows.append(("training", duration(ours["cost"]), duration(theirs["cost"]), "", ""))
+    unequal = ""
+    if ours["trials"] != theirs["trials"]:
+        unequal = (
+            f"The budgets differ: {ours['trials']:,} trials against {theirs['trials']:,}; more "
+            f"trials favour the best score."
+        )
+    return _section(
+        f"Against {name}",
+        _paragraph(verdict(ours, theirs, name), "verdict"),
+        _paragraph(unequal) if unequal else "",
+        table(("", "this search", name, "difference", "ahead"), rows, numeric=(1, 2, 3)),
+        _paragraph("One run of each; differences may be chance.", "note"),
+    )
+
+
+def _policy(data: ReportData) -> str:
+    if not data.snapshots:
+        return _section(
+            "What the controller learned", _paragraph("There is no record of the policy.", "note")
+        )
+    charts = policy.options(data.space, data.snapshots)
+    heat = policy.connections(data.space, data.snapshots)
+    return _section(
+        "What the controller learned",
+        "<h3>Entropy</h3>",
+        figure(plots.entropy(data.snapshots), "The lower, the surer the policy of its choices."),
+        "<h3>Options</h3>" if charts else "",
+        *(
+            figure(
+                chart,
+                "Each box stacks the probabilities of the options; the more of a colour, the more "
+                "often the option is drawn."
+                if k == len(charts) - 1
+                else "",
+            )
+            for k, chart in enumerate(charts)
+        ),
+        "<h3>Connections</h3>" if heat else "",
+        figure(heat, "How likely each layer is to take each earlier one.") if heat else "",
+    )
+
+
+def _best(data: ReportData) -> str:
+    best = tables.top_rows(data.trials, 20)
+    if not best:
+        return _section(
+            "Best architectures", _paragraph("No trial has completed with a score.", "note")
+        )
+    drawings = []
+    for k, trial in enumerate(best[:3]):
+        title = f"Trial {trial.number}, score {number(trial.score)}"
+        drawing = _drawing(data, trial)
+        drawings.append(f"<h3>{title}</h3>{drawing}" if k == 0 else details(title, drawing))
+    return _section(
+        "Best architectures",
+        table(
+            tables.HEAD,
+            tables.html_rows(best, 84),
+            caption=f"The best {len(best)}, each architecture once",
+            numeric=tables.NUMERIC,
+        ),
+        *drawings,
+    )
+
+
+def _drawing(data: ReportData, trial: Trial) -> str:
+    plan = data.plans.get(trial.number)
+    if plan is None:
+        return draw_decisions(trial.architecture)
+    return figure(
+        draw_network(plan),
+        "A layer's colour and number mark its output. What skips a layer runs beside the column "
+        "and enters where its number stands.",
+    )
+
+
+def _failures(data: ReportData) -> str:
+    counts = tables.failure_counts(data.trials)
+    if not counts:
+        return ""
+    return _section("Failures", table(("reason", "trials"), counts, numeric=(1,)))

@@ -1,0 +1,208 @@
+"""Charts as inline SVG, through matplotlib's objects and never its global state."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from netwright.protocols import PolicySnapshot
+from netwright.report.html import ACCENT, ALARM, CONTRAST, FONT, INK, LINE, MUTED, clean, escape
+from netwright.report.tables import scored, top_rows
+from netwright.trial import Trial, TrialState
+
+Snapshots = Sequence[tuple[int, PolicySnapshot]]
+MOST_POINTS = 3000
+T = TypeVar("T")
+LINES = (ACCENT, "#b8500f", "#1f7a4d", "#7b3fa8", "#8a6d00")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of `width` x `height` pixels (96 a CSS inch)."""
+    figure = Figure(figsize=(width / 96, height / 96), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def to_svg(figure: Figure, name: str, label: str) -> str:
+    """Return the figure as an SVG element; `name` must differ between figures of one page.
+
+    name: prefix of all element ids, letters only. label: what a screen reader says.
+    """
+    buffer = io.StringIO()
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name}
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # Users' names may hold letters that matplotlib cannot measure; browsers draw them.
+        warnings.filterwarnings("ignore", message="Glyph ")
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", rf"font: \1\2 {FONT}", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1).strip()
+
+
+def plain(axes: Axes, xlabel: str = "", ylabel: str = "") -> None:
+    """Take away what a chart does not need and set its labels."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9aa3ae")
+    axes.tick_params(colors=MUTED, labelsize=9, length=3)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(clean(xlabel), color=MUTED, fontsize=9.5, parse_math=False)
+    axes.set_ylabel(clean(ylabel), color=MUTED, fontsize=9.5, parse_math=False)
+
+
+def _legend(axes: Axes, **place: Any) -> None:
+    legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK, **place)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+# --- rewards ------------------------------------------------------------------------------------
+
+
+def running_best(trials: Sequence[Trial]) -> list[tuple[int, float]]:
+    """Return (trial number, best score so far) for each completed trial, by number."""
+    result: list[tuple[int, float]] = []
+    for trial in sorted(scored(trials), key=lambda t: t.number):
+        score = trial.score or 0.0
+        result.append((trial.number, max(score, result[-1][1]) if result else score))
+    return result
+
+
+def thinned(items: Sequence[T], most: int = MOST_POINTS) -> list[T]:
+    """Return at most `most` items, evenly spread."""
+    step = -(-len(items) // most) if items else 1
+    return list(items)[::step]
+
+
+def rewards(
+    trials: Sequence[Trial], control: Sequence[Trial] = (), control_name: str = "random search"
+) -> str:
+    """Return the scores over the trials, with the running best, and those of the control.
+
+    Failed trials are crosses on the axis, duplicates are hollow. Above 3,000 points every k-th is
+    drawn; the lines always hold all.
+    """
+    figure = new_figure(1040, 410)
+    axes = figure.add_subplot()
+    if control:
+        _scores(axes, control, "#c9a36f", CONTRAST, clean(control_name), light=True)
+    _scores(axes, trials, "#6f9cc9", ACCENT, "this search")
+    failed = thinned([t.number for t in trials if t.state is TrialState.FAILED])
+    if failed:
+        axes.plot(
+            failed,
+            [0.015] * len(failed),
+            "x",
+            color=ALARM,
+            markersize=5,
+            transform=axes.get_xaxis_transform(),
+            label="failed",
+            gid="failed",
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes, "trial", "validation score")
+    marks = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    if marks:
+        marks.sort(key=lambda mark: not mark[1].startswith("this search"))
+        handles, labels = zip(*marks, strict=True)
+        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 4}
+        _legend(axes, handles=handles, labels=labels, **place)
+    return to_svg(figure, "rewards", "Validation score over trials, with the best so far")
+
+
+def _scores(
+    axes: Axes, trials: Sequence[Trial], light_colour: str, colour: str, name: str, **how: bool
+) -> None:
+    alpha = 0.55 if how.get("light") else 0.85
+    part = "control" if how.get("light") else "search"
+    done = scored(trials)
+    own = thinned([t for t in done if t.duplicate_of is None])
+    same = thinned([t for t in done if t.duplicate_of is not None])
+    for chosen, face, what in ((own, light_colour, "trial"), (same, "none", "duplicate")):
+        if chosen:
+            axes.plot(
+                [t.number for t in chosen],
+                [t.score or 0.0 for t in chosen],
+                "o",
+                markersize=4,
+                markerfacecolor=face,
+                markeredgecolor=light_colour if face != "none" else colour,
+                markeredgewidth=0.8,
+                alpha=alpha,
+                label=f"{name}: {what}",
+                gid=f"{part}-{what}",
+            )
+    best = running_best(trials)
+    if best:
+        end = max(t.number for t in trials)
+        axes.step(
+            [n for n, _ in best] + [end],
+            [s for _, s in best] + [best[-1][1]],
+            where="post",
+            color=colour,
+            linewidth=2,
+            linestyle="--" if how.get("light") else "-",
+            label=f"{name}: best so far",
+            gid=f"{part}-best",
+        )
+
+
+def curves(trials: Sequence[Trial], n: int = 5) -> str:
+    """Return the learning curves of the n best, "" where none of them has one."""
+    best = [t for t in top_rows(trials, n) if t.evaluation is not None and t.evaluation.curve]
+    if not best:
+        return ""
+    figure = new_figure(1040, 320)
+    axes = figure.add_subplot()
+    for k, trial in enumerate(best):
+        assert trial.evaluation is not None
+        curve = trial.evaluation.curve
+        axes.plot(
+            range(1, len(curve) + 1),
+            curve,
+            color=LINES[k % len(LINES)],
+            linewidth=1.8,
+            marker="o" if len(curve) <= 30 else None,
+            markersize=3.5,
+            label=f"trial {trial.number}",
+            gid=f"curve-{trial.number}",
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes, "epoch", "validation score")
+    _legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return to_svg(figure, "curves", f"Learning curves of the best {len(best)} trials")
+
+
+def entropy(snapshots: Snapshots) -> str:
+    """Return the policy's entropy (nats) over the trials told, "" without snapshots."""
+    if not snapshots:
+        return ""
+    figure = new_figure(1040, 230)
+    axes = figure.add_subplot()
+    axes.plot(
+        [n for n, _ in snapshots],
+        [s.entropy for _, s in snapshots],
+        color=ACCENT,
+        linewidth=2,
+        marker="o" if len(snapshots) <= 40 else None,
+        markersize=4,
+        gid="entropy",
+    )
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes, "trials told", "entropy, nats")
+    return to_svg(figure, "entropy", "Entropy of the policy over trials")

@@ -1,0 +1,171 @@
+"""The page's account of the study: final training, events, configuration, commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from netwright.protocols import Event
+from netwright.report.html import details, duration, escape, number, shorten, table
+
+SHOWN = ("open_test", "tune", "train")
+
+
+def moment(seconds: float) -> str:
+    """Return seconds since the epoch as UTC, to the second."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return str(seconds)
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) or value is None:
+        return number(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_exact(v) for v in value)
+    return str(value)
+
+
+def _exact(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def finish_section(final: Mapping[str, Any]) -> str:
+    """Return the section on the final training, "" before it."""
+    if not final:
+        return ""
+    cards, parts = [], []
+    for key, value in final.items():
+        label = str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            rows = [(k, _exact(v)) for k, v in value.items()]
+            parts.append(details(label, table(("setting", "value"), rows)))
+        else:
+            known = key == "seconds" and isinstance(value, int | float)
+            text = duration(value) if known else _say(value)
+            cards.append(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>")
+    shown = f'<dl class="cards">{"".join(cards)}</dl>' if cards else ""
+    return f"<section>\n<h2>Final training</h2>\n{shown}{''.join(parts)}\n</section>"
+
+
+def timeline(events: Sequence[Event], header: Mapping[str, Any]) -> str:
+    """Return when the study began, tuned, opened its test data and trained.
+
+    Runs of the tuning grid that follow each other are one entry.
+    """
+    opened = sum(event.kind == "open_test" for event in events)
+    items = []
+    created = header.get("created")
+    if isinstance(created, int | float):
+        items.append(_item(created, "begun", "study begun"))
+    shown = [event for event in events if event.kind in SHOWN]
+    numbers = iter(range(1, opened + 1))
+    for kind, group in groupby(shown, key=lambda event: event.kind):
+        run = list(group)
+        if kind == "tune":
+            items.append(_item(run[0].time, kind, _tuned(run)))
+            continue
+        for event in run:
+            text = _told(event)
+            if kind == "open_test":
+                text = f"test data opened, time {next(numbers)}{text}"
+            else:
+                text = f"final training done{text}"
+            items.append(_item(event.time, kind, text))
+    times = "once" if opened == 1 else f"{opened} times"
+    said = f"The test data was opened {times}." if opened else "The test data was never opened."
+    listed = f'<ol class="timeline">{"".join(items)}</ol>' if items else ""
+    return f"<section>\n<h2>Timeline</h2>\n<p>{said}</p>\n{listed}\n</section>"
+
+
+def _item(seconds: float, kind: str, text: str) -> str:
+    return (
+        f'<li class="{kind}"><time>{escape(moment(seconds))}</time>'
+        f"{escape(shorten(text, 300))}</li>"
+    )
+
+
+def _tuned(run: Sequence[Event]) -> str:
+    scores = [e.payload.get("score") for e in run]
+    known = [float(s) for s in scores if isinstance(s, int | float)]
+    text = f"{len(run)} tuning run{'' if len(run) == 1 else 's'}"
+    if known:
+        text += f", best validation score {max(known):.4f}"
+    failed = len(run) - len(known)
+    return f"{text}, {failed} failed" if failed else text
+
+
+def _told(event: Event) -> str:
+    keys = ("by", "trial", "validation_score", "test_accuracy")
+    told = [
+        f"{key.replace('_', ' ')} {_say(event.payload[key])}"
+        for key in keys
+        if key in event.payload
+    ]
+    return f": {', '.join(told)}" if told else ""
+
+
+def toml_text(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return nested values in the shape of TOML, plain ones first; nothing stands for None."""
+    lines, below = [], []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            name = f"{prefix}.{key}" if prefix else str(key)
+            below.append(f"[{name}]\n{toml_text(value, name)}".rstrip())
+        elif value is not None:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n\n".join(part for part in ("\n".join(lines), *below) if part)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    if isinstance(value, bool | int | float | str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{k} = {_toml(v)}' for k, v in value.items())}}}"
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def configuration(header: Mapping[str, Any]) -> str:
+    """Return the configuration, the versions and the seed."""
+    parts = []
+    config = header.get("config")
+    if isinstance(config, Mapping) and config:
+        parts.append(details("Configuration", f"<pre>{escape(toml_text(config))}</pre>"))
+    rows = [("seed", _exact(header["seed"]))] if "seed" in header else []
+    if isinstance(header.get("created"), int | float):
+        rows.append(("created", moment(header["created"])))
+    if header.get("command"):
+        command = header["command"]
+        rows.append(("command", command if isinstance(command, str) else shlex.join(command)))
+    versions = header.get("versions")
+    if isinstance(versions, Mapping):
+        rows += [(str(name), str(version)) for name, version in versions.items()]
+    if rows:
+        parts.append(table(("", "value"), rows, caption="Seed and versions"))
+    if not parts:
+        return ""
+    return f"<section>\n<h2>Configuration</h2>\n{''.join(parts)}\n</section>"
+
+
+def reproduce(name: str, header: Mapping[str, Any]) -> str:
+    """Return the commands that take the study further."""
+    study = shlex.quote(str(header.get("folder") or name))
+    lines = (
+        f"netwright resume {study}    # go on with the search",
+        f"netwright train {study}     # train the winner on all training data and test it once",
+        f"netwright export {study}    # write the trained network for other programs",
+    )
+    return (
+        "<section>\n<h2>How to go on</h2>\n<p>The journal holds the configuration and the seed, "
+        "so these commands need no others.</p>\n"
+        f"<pre>{escape(chr(10).join(lines))}</pre>\n</section>"
+    )

@@ -1,0 +1,152 @@
+"""The best trials and the failures as rows, for the terminal and for the page."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from netwright.report.html import duration, number, shorten
+from netwright.space import Architecture, Value
+from netwright.trial import Trial, TrialState
+
+HEAD = ("trial", "score", "reward", "parameters", "cost", "architecture")
+NUMERIC = (0, 1, 2, 3, 4)
+_LAYER = re.compile(r"layer(\d+)\.(\w+)")
+
+
+def scored(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the completed trials whose score and reward are finite, in the order given."""
+    return [t for t in trials if t.completed and t.evaluation is not None and t.evaluation.finite]
+
+
+def top_rows(trials: Sequence[Trial], n: int) -> list[Trial]:
+    """Return the best n completed trials by score, then by number; each architecture once.
+
+    A duplicate of another completed trial in `trials` is left out.
+    """
+    done = scored(trials)
+    numbers = {trial.number for trial in done}
+    seen: set[str] = set()
+    best: list[Trial] = []
+    for trial in sorted(done, key=lambda t: (-(t.score or 0.0), t.number)):
+        text = trial.architecture.to_json()
+        if trial.duplicate_of in numbers or text in seen:
+            continue
+        seen.add(text)
+        best.append(trial)
+    return best[: max(n, 0)]
+
+
+def describe(architecture: Architecture, length: int = 72) -> str:
+    """Return an architecture in one line of at most `length` characters.
+
+    Layers named as those of convolutional spaces are told layer by layer, other decisions as
+    name=value.
+    """
+    layers: dict[int, dict[str, Value]] = {}
+    others = []
+    for name, value in architecture.items():
+        match = _LAYER.fullmatch(name)
+        if match:
+            layers.setdefault(int(match[1]), {})[match[2]] = value
+        elif name != "depth":
+            others.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
+    if layers:
+        links = [values.get("inputs") for values in layers.values()]
+        count = sum(len(taken) for taken in links if isinstance(taken, tuple))
+        head = f"{len(layers)} layers, "
+        if any(isinstance(taken, tuple) for taken in links):
+            head += f"{count} connections, "
+        others.insert(0, head + " ".join(_layer(values) for values in layers.values()))
+    return shorten(", ".join(others), length)
+
+
+def _layer(values: Mapping[str, Value]) -> str:
+    if "height" in values and "width" in values:
+        text = f"{values['height']}x{values['width']}"
+        return f"{text}·{values['filters']}" if "filters" in values else text
+    if "type" in values:
+        return str(values["type"])
+    return "/".join(str(v) for v in values.values() if not isinstance(v, tuple))
+
+
+def html_rows(trials: Sequence[Trial], length: int = 72) -> list[tuple[str, ...]]:
+    """Return the cells under `HEAD` for each trial, not yet escaped."""
+    rows: list[tuple[str, ...]] = []
+    for trial in trials:
+        result = trial.evaluation
+        rows.append(
+            (
+                str(trial.number),
+                number(trial.score),
+                number(trial.reward),
+                number(result.parameters) if result and result.parameters else "–",
+                duration(result.cost) if result else "–",
+                describe(trial.architecture, length),
+            )
+        )
+    return rows
+
+
+def top_table(trials: Sequence[Trial], n: int = 10) -> Table:
+    """Return the table of `top_rows` for the terminal."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(HEAD):
+        last = i == len(HEAD) - 1
+        shown.add_column(
+            name,
+            justify="right" if i in NUMERIC else "left",
+            no_wrap=True,
+            overflow="ellipsis" if last else "fold",
+        )
+    for row in html_rows(top_rows(trials, n)):
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown
+
+
+def failure_counts(trials: Sequence[Trial]) -> list[tuple[str, int]]:
+    """Return (reason, how often) of the failed trials, the most frequent first."""
+    reasons = Counter(
+        trial.failure or "no reason given" for trial in trials if trial.state is TrialState.FAILED
+    )
+    return sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def summary(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return what a search amounts to.
+
+    best, mean_top_5 (each architecture once), mean, mean_last_quarter: scores, None without a
+    completed trial. trials, completed, failed, duplicates: counts. cost: seconds of training.
+    """
+    done = scored(trials)
+    scores = [t.score or 0.0 for t in sorted(done, key=lambda t: t.number)]
+    top = [t.score or 0.0 for t in top_rows(trials, 5)]
+    return {
+        "best": max(scores, default=None),
+        "mean_top_5": _mean(top),
+        "mean": _mean(scores),
+        "mean_last_quarter": _mean(scores[-max(1, len(scores) // 4) :]),
+        "trials": len(trials),
+        "completed": sum(t.completed for t in trials),
+        "failed": sum(t.state is TrialState.FAILED for t in trials),
+        "duplicates": sum(t.duplicate_of is not None for t in trials),
+        "cost": child_seconds(trials),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def child_seconds(trials: Sequence[Trial]) -> float:
+    """Return the seconds of training spent; a duplicate cost nothing."""
+    return sum(
+        trial.evaluation.cost
+        for trial in trials
+        if trial.evaluation is not None and trial.duplicate_of is None
+    )
