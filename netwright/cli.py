@@ -24,8 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 StudyArg = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -46,7 +46,8 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
-def _threads(config: Config) -> None:
+def _prepare(config: Config) -> None:
+    config.execution.check_device()
     if config.execution.threads:
         import torch
 
@@ -82,7 +83,7 @@ def search(
     extra = [f"study.trials={trials}"] if trials is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
-    _threads(loaded)
+    _prepare(loaded)
     _search(place, loaded, place.begin(loaded), loaded.study.trials, as_json)
 
 
@@ -93,7 +94,7 @@ def resume(study: StudyArg, trials: TrialsOpt = None, as_json: JsonOpt = False) 
 
     place = Workspace(study)
     config, opened = place.open()
-    _threads(config)
+    _prepare(config)
     _search(place, config, opened, trials or config.study.trials, as_json)
 
 
@@ -214,8 +215,10 @@ def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, S
     place = Workspace(study)
     config, opened = place.open()
     if settings:
-        config = config_from_dict(with_settings(config.to_dict(), settings), "--set")
-    _threads(config)
+        changed = config_from_dict(with_settings(config.to_dict(), settings), "--set")
+        config.check_same_search(changed)
+        config = changed
+    _prepare(config)
     return place, config, opened
 
 
@@ -236,12 +239,14 @@ def train(
     from netwright import finishing
     from netwright.network import save_network
     from netwright.progress import counting
+    from netwright.workspace import check_folder
 
     if (study is None) == (architecture is None):
         raise UsageError("train takes a study or --architecture, one of them; see --help")
     if study is not None:
         place, loaded, opened = _open(study, settings)
         target = target or place.network
+        check_folder(target)
         _ = opened.best
         epochs = loaded.final.epochs or loaded.training.epochs
         with counting(err, "training", epochs) as advance:
@@ -260,18 +265,21 @@ def train(
 
 def _train_file(source: str, config: str, target: Path | None, settings: list[str]) -> Any:
     from netwright import finishing
+    from netwright.children.plan import compile_plan
     from netwright.config import load_config
     from netwright.progress import counting
     from netwright.seeding import derive_seed
     from netwright.spaces import load_architecture
     from netwright.store import SqlStore, sqlite_url
+    from netwright.workspace import check_folder
 
     space, architecture = load_architecture(source)
     loaded = load_config(config, settings)
-    _threads(loaded)
+    _prepare(loaded)
     target = target or Path("runs") / Path(source).stem / "network"
     evaluator = loaded.make_evaluator(space)
-    _ = evaluator.data
+    check_folder(target)
+    compile_plan(space, architecture, evaluator.data.shape, len(evaluator.data.classes))
     target.mkdir(parents=True, exist_ok=True)
     store = SqlStore(sqlite_url(target / "training.db"))
     if not store.exists():
@@ -365,23 +373,54 @@ def demo(
 def main() -> None:
     """Run a command; bad input is one line and exit code 2."""
     try:
+        code = _run()
+    finally:
+        if "netwright.store" in sys.modules:
+            sys.modules["netwright.store"].close_all()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
         code = app(standalone_mode=False)
+        return _interrupted() if code == 130 else int(code or 0)
     except UsageError as error:
-        err.print(f"netwright: {error}", markup=False)
-        sys.exit(2)
+        return _fail(str(error), 2)
     except NetwrightError as error:
-        err.print(f"netwright: {error}", markup=False)
-        sys.exit(1)
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
-        err.print("netwright: interrupted; go on with: netwright resume STUDY", markup=False)
-        sys.exit(130)
+        return _interrupted()
+    except OSError as error:
+        place = error.filename or "one of them"
+        reason = error.strerror or error
+        return _fail(f"files must be usable; {place} is not ({reason}); check path and disk", 2)
     except Exception as error:
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        sys.exit(int(getattr(error, "exit_code", 1)))
-    sys.exit(code if isinstance(code, int) else 0)
+        return _click_error(error)
+
+
+def _fail(text: str, code: int) -> int:
+    err.print(" ".join(f"netwright: {text}".splitlines()), markup=False)
+    return code
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; go on with: netwright resume STUDY", 130)
+
+
+def _click_error(error: Exception) -> int:
+    """Say what is wrong with the command line; typer may bring a click of its own."""
+    kind = type(error).__name__
+    if kind == "Abort":
+        return _interrupted()
+    if kind == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    command = context.info_name if context is not None and context.parent else ""
+    text = error.format_message().rstrip(".")
+    return _fail(f"{text}; see netwright {command} --help".replace("  ", " "), 2)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from netwright.children.plan import ChildSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
@@ -27,6 +31,7 @@ from netwright.study import DepthSchedule, Study
 from netwright.training.image import Recipe
 
 CONTROLLERS = ("policy_gradient", "random")
+MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +96,24 @@ class TuneSettings:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ConfigError(f"tune.top must be 1 or more; got {self.top}; use --set tune.top=1")
-        for name in ("learning_rates", "weight_decays", "epsilons", "drops"):
+        rules: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+            ("learning_rates", "be above 0", lambda rate: 0 < rate < math.inf),
+            ("weight_decays", "be 0 or more", lambda decay: 0 <= decay < math.inf),
+            ("epsilons", "be above 0", lambda epsilon: 0 < epsilon < math.inf),
+            ("drops", "rise within (0, 1)", _rise),
+        )
+        for name, rule, good in rules:
             if not getattr(self, name):
                 raise ConfigError(f"tune.{name} must have a value; got none; list at least one")
+            for value in getattr(self, name):
+                if not good(value):
+                    raise ConfigError(
+                        f"each of tune.{name} must {rule}; got {value!r}; use --set tune.{name}=..."
+                    )
+
+
+def _rise(drops: tuple[float, ...]) -> bool:
+    return all(a < b for a, b in itertools.pairwise((0, *drops, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +129,9 @@ class FinalSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "widen"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"final.{name} must be 0 or more; got {getattr(self, name)}")
+                raise ConfigError(
+                    f"final.{name} must be 0 or more; got {getattr(self, name)}; use 0"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +147,22 @@ class ExecutionSettings:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"execution.threads must be 0 or more; got {self.threads}; use 0")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"execution.device must be a torch device; got {self.device!r}; use cpu or cuda"
+            ) from error
+
+    def check_device(self) -> None:
+        """Raise `ConfigError` where this machine has no such device."""
+        try:
+            torch.empty(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ConfigError(
+                f"execution.device must be a device of this machine; {self.device!r} is not "
+                f"({str(error).splitlines()[0][:80]}); use --set execution.device=cpu"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,15 +182,25 @@ class Config:
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
 
     def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set('/\\:"') or self.name.startswith("."):
+        bad = set(self.name) & set('/\\:?"') or not self.name.isprintable()
+        if not 0 < len(self.name) <= 60 or bad or self.name.startswith("."):
             raise ConfigError(
                 f"name must be a plain file name; got {self.name!r}; use letters, digits and dashes"
             )
-        schedule = self.study.depth
-        if schedule is not None and self.space.depths != schedule.depths():
+        layers = max(self.space.depths) * self.space.block
+        if layers > MOST_LAYERS:
             raise ConfigError(
-                f"space.depths must be the schedule's, {list(schedule.depths())}; got "
-                f"{list(self.space.depths)}; set it to those, or leave study.depth out"
+                f"space.depths times space.block must be at most {MOST_LAYERS} layers; got "
+                f"{layers}; lower space.depths"
+            )
+        schedule = self.study.depth
+        if schedule is not None and (
+            schedule.last != self.space.depths[-1] or self.space.depths != schedule.depths()
+        ):
+            raise ConfigError(
+                f"space.depths must be the schedule's, from {schedule.start} to {schedule.last} "
+                f"in steps of {schedule.step}; got {list(self.space.depths)}; set it to those, or "
+                f"leave study.depth out"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,6 +216,18 @@ class Config:
         del data["execution"], data["study"]["trials"], data["name"], data["about"]
         del data["tune"], data["final"]
         return data
+
+    def check_same_search(self, other: Config) -> None:
+        """Raise `ConfigError` where `other` would change the search or the split of its images."""
+        split = ("validation", "test", "train_limit")
+        pairs = [(n, getattr(self, n), getattr(other, n)) for n in ("space", "controller", "study")]
+        pairs += [(f"data.{n}", getattr(self.data, n), getattr(other.data, n)) for n in split]
+        for name, before, now in pairs:
+            if before != now:
+                raise ConfigError(
+                    f"after a search only what comes after it may be set; --set changes {name}; "
+                    f"leave it out, or search again with it"
+                )
 
     # --- names to objects -------------------------------------------------------------------
 
@@ -227,9 +287,9 @@ def load_config(source: str | Path, settings: Sequence[str] = ()) -> Config:
             f"a configuration must be a readable file or one of {', '.join(presets())}; got "
             f"{str(source)!r} ({error.strerror}); see netwright presets"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"a configuration must be TOML; {str(source)!r} is not ({error}); mend it there"
+            _line(f"a configuration must be TOML; {str(source)!r} is not ({error}); mend it there")
         ) from error
     return config_from_dict(with_settings(data, settings), str(source))
 
@@ -248,10 +308,13 @@ def with_settings(data: Mapping[str, Any], settings: Sequence[str]) -> dict[str,
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise ConfigError(f"{parent!r} in --set {setting} is no section; see the presets")
+                raise ConfigError(
+                    f"a setting must name a key in a section; got {setting!r}, where {parent!r} is "
+                    f"no section; see the presets"
+                )
         try:
             section[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             section[last] = text
     return result
 
@@ -266,23 +329,24 @@ def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
         config: Config = _build(Config, data, "", where)
     except UsageError as error:
         text = str(error)
-        raise ConfigError(text if where in text else f"{text} (in {where})") from error
+        raise ConfigError(_line(text if where in text else f"{text} (in {where})")) from error
     return config
 
 
 def _build(cls: type, data: Any, path: str, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(
-            f"{path} must be a section; got {data!r} in {where}; write [{path}] and keys under it"
+            f"{path or 'a configuration'} must be a section; got {_short(data)} in {where}; write "
+            f"[{path or 'section'}] and keys under it"
         )
     hints = typing.get_type_hints(cls)
     values = {}
     for key, value in data.items():
         full = f"{path}.{key}" if path else key
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, 1)
+            near = difflib.get_close_matches(str(key)[:80], hints, 1)
             hint = f"did you mean {near[0]}?" if near else f"keys here are {', '.join(hints)}"
-            raise ConfigError(f"a key must be known; got {full!r} in {where}; {hint}")
+            raise ConfigError(f"a key must be known; got {_short(full)} in {where}; {hint}")
         values[key] = _convert(hints[key], value, full, where)
     return cls(**values)
 
@@ -299,10 +363,11 @@ def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
         return tuple(_convert(item, v, f"{path}[{i}]", where) for i, v in enumerate(value))
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    number = int if hint is int else int | float
+    if hint in (int, float) and isinstance(value, number) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**63:
+            raise _wrong(path, "a number within 64 bits", value, where)
+        return hint(value)
     if hint is str and isinstance(value, str):
         return value
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -311,4 +376,19 @@ def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
 
 def _wrong(path: str, what: str, value: Any, where: str) -> ConfigError:
     plain = path.partition("[")[0]
-    return ConfigError(f"{path} must be {what}; got {value!r} in {where}; use --set {plain}=...")
+    return ConfigError(
+        f"{path} must be {what}; got {_short(value)} in {where}; use --set {plain}=..."
+    )
+
+
+def _short(value: Any) -> str:
+    """Return a value's repr, cut; some values have none."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to print"
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())

@@ -6,6 +6,7 @@ that need no Netwright. Loading runs no code from the files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from netwright.children.conv import build
 from netwright.children.plan import ChildSettings, Plan
 from netwright.data.images import Preprocess
-from netwright.errors import ArchitectureError, DataError, StudyError
+from netwright.data.transforms import open_image
+from netwright.errors import ArchitectureError, DataError, StudyError, UsageError
 from netwright.finishing import Finished
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import architecture_from_dict, architecture_to_dict
@@ -86,7 +88,9 @@ def save_network(folder: Path, finished: Finished) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    _replace(folder / WEIGHTS, safetensors.torch.save(state))
+    weights = safetensors.torch.save(state)
+    description["weights"] = hashlib.sha256(weights).hexdigest()
+    _replace(folder / WEIGHTS, weights)
     _replace(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
 
 
@@ -107,6 +111,24 @@ def find_network(place: Path) -> Path:
     )
 
 
+_BAD = (
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    UsageError,
+)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"it has no {text}" if isinstance(error, KeyError) else text[:160]
+
+
 def load_network(folder: str | Path) -> Network:
     """Read a network's folder; raises `ArchitectureError` for files that are not what they say."""
     folder = Path(folder)
@@ -120,21 +142,23 @@ def load_network(folder: str | Path) -> Network:
         child = ChildSettings(**data["child"])
         channels, height, width = image
         preprocess = Preprocess((channels, height, width), **data["preprocess"])
-        architecture_data = data["architecture"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        space, architecture = architecture_from_dict(data["architecture"], where)
+        shape = (channels, height, width)
+        module = Classifier(preprocess, build(space, architecture, shape, len(classes), child))
+    except _BAD as error:
         raise ArchitectureError(
-            f"{where} must describe a network; it does not ({error}); export it again"
+            f"{where} must describe a network; it does not ({_reason(error)}); take the original, "
+            f"or train it again"
         ) from error
-    space, architecture = architecture_from_dict(architecture_data, where)
-    shape = (channels, height, width)
-    module = Classifier(preprocess, build(space, architecture, shape, len(classes), child))
     try:
-        module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        weights = (folder / WEIGHTS).read_bytes()
+        if data.get("weights") not in (None, hashlib.sha256(weights).hexdigest()):
+            raise ValueError("their SHA-256 is another")
+        module.load_state_dict(safetensors.torch.load(weights))
+    except _BAD as error:
         raise ArchitectureError(
-            f"{folder / WEIGHTS} must hold the weights of {where}; it does not ({reason}); "
-            f"take both from one training"
+            f"{folder / WEIGHTS} must hold the weights of {where}; it does not "
+            f"({_reason(error)}); take both from one training"
         ) from error
     return Network(module.eval(), space, architecture, classes, shape, data)
 
@@ -168,7 +192,7 @@ def predict(network: Network, place: Path) -> list[dict[str, Any]]:
 def _images(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise DataError(
             f"predict needs an image or a folder with some ({', '.join(sorted(SUFFIXES))}); "
@@ -180,13 +204,7 @@ def _images(place: Path) -> list[Path]:
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """Return an image file as float [1, C, H, W] in [0, 1]; raises `DataError`."""
     channels, height, width = shape
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"an image must be readable; {path} is not ({error}); replace or remove it"
-        ) from error
+    image = open_image(path, str(path)).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(height, width, channels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,24 @@ _results = sa.Table(
 
 def sqlite_url(path: str | Path) -> str:
     """Return the storage URL of a SQLite file."""
+    if "?" in str(path):
+        raise StudyError(
+            f"a journal's path must have no question mark, which ends the path of a URL; got "
+            f"{str(path)!r}; rename the folder"
+        )
     return f"sqlite:///{Path(path)}"
+
+
+_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Let go of every database file of this process, so that SQLite leaves nothing beside them.
+
+    A store that is used again opens its file again.
+    """
+    for store in list(_stores):
+        store.close()
 
 
 class SqlStore:
@@ -94,8 +112,14 @@ class SqlStore:
             self._engine = self._connect(parsed)
         except (SQLAlchemyError, ImportError) as error:
             raise StudyError(f"the storage {url!r} cannot be opened: {_first(error)}") from error
-        if self.exists():
-            self._check()
+        if self._file is not None:
+            _stores.add(self)
+        try:
+            if self.exists():
+                self._check()
+        except StudyError:
+            self.close()
+            raise
 
     def _connect(self, url: sa.URL) -> sa.Engine:
         if url.get_backend_name() != "sqlite":
@@ -125,7 +149,8 @@ class SqlStore:
                 said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if said != "ok":
                 raise StudyError(
-                    f"a journal must be a sound database; {self._file} is damaged ({said}); "
+                    f"a journal must be a sound database; {self._file} is damaged "
+                    f"({' '.join(str(said).split())[:120]}); "
                     f"restore it from a backup"
                 )
         found = self.header().get("format")
@@ -143,7 +168,13 @@ class SqlStore:
                 f"choose another"
             )
         if self._file is not None:
-            Path(self._file).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                Path(self._file).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StudyError(
+                    f"a journal needs a folder that can be made; {self._file} has none "
+                    f"({error.strerror}); choose another"
+                ) from error
         rows = [
             {"key": key, "value": json.dumps(value)}
             for key, value in {**header, "format": FORMAT}.items()
@@ -160,7 +191,7 @@ class SqlStore:
         """Return the header."""
         with self._guard(), self._engine.connect() as connection:
             rows = connection.execute(sa.select(_header)).all()
-        return {row.key: json.loads(row.value) for row in rows}
+            return {row.key: json.loads(row.value) for row in rows}
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -233,15 +264,15 @@ class SqlStore:
             query = query.where(_events.c.kind == kind)
         with self._guard(), self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return [
-            Event(
-                sequence=row.sequence,
-                kind=row.kind,
-                payload=json.loads(row.payload),
-                time=row.time,
-            )
-            for row in rows
-        ]
+            return [
+                Event(
+                    sequence=row.sequence,
+                    kind=row.kind,
+                    payload=json.loads(row.payload),
+                    time=row.time,
+                )
+                for row in rows
+            ]
 
     def close(self) -> None:
         """Let go of the database."""
@@ -254,7 +285,7 @@ class SqlStore:
             yield
         except IntegrityError:
             raise
-        except (DBAPIError, ValueError, KeyError) as error:
+        except (DBAPIError, ValueError, KeyError, TypeError) as error:
             raise StudyError(
                 f"a journal must be a sound database; {self._file or self.url} cannot be read or "
                 f"written ({_first(error)}); check the file and the disk, or restore a backup"

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from netwright.config import Config, config_from_dict
-from netwright.errors import StudyError
+from netwright.errors import StudyError, UsageError
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 
 JOURNAL = "study.db"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` where `folder` could not be made or written to; writes nothing."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(
+            f"a folder to write to must be writable, or where one can be made; got {folder}, but "
+            f"{there} is {'read-only' if there.is_dir() else 'a file'}; choose another"
+        )
 
 
 class Workspace:
@@ -39,8 +50,9 @@ class Workspace:
     def begin(self, config: Config) -> Study:
         """Start a study; raises `StudyError` where one is.
 
-        The data are read first, so that bad data leave nothing behind.
+        The data are read and whitened first, so that bad data leave nothing behind.
         """
+        check_folder(self.folder)
         if self.exists():
             raise StudyError(
                 f"a new study needs a folder of its own; {self.folder} holds one; use netwright "
@@ -49,6 +61,7 @@ class Workspace:
         space = config.make_space()
         evaluator = config.make_evaluator(space)
         data = evaluator.data
+        evaluator.pipelines(config.execution.device)
         notes = {
             "config": config.to_dict(),
             "image": list(data.shape),
@@ -73,10 +86,10 @@ class Workspace:
                     f"a journal must hold a study; {self.folder / JOURNAL} holds none; start one "
                     f"with netwright search"
                 )
-            notes = store.header().get("notes", {})
+            notes = store.header().get("notes")
         finally:
             store.close()
-        if "config" not in notes:
+        if not isinstance(notes, dict) or "config" not in notes:
             raise StudyError(
                 f"this command needs a study begun with netwright search; {self.folder} was begun "
                 f"in Python; open it with Study(...)"

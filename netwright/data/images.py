@@ -204,7 +204,9 @@ def _choose(settings: DataSettings, seed: int) -> _Chosen:
     least = 3 if source.test is None else 2
     if counts.min() < least:
         name = classes[int(counts.argmin())]
-        parts = "training, validation and test" if source.test is None else "training, validation"
+        parts = (
+            "training, validation and test" if source.test is None else "training and validation"
+        )
         raise DataError(
             f"a class must have at least {least} images, one each for {parts}; got {counts.min()} "
             f"of {name} in {rows.where}; add images or take the class out"

@@ -94,18 +94,13 @@ def html_rows(trials: Sequence[Trial], length: int = 72) -> list[tuple[str, ...]
 
 
 def top_table(trials: Sequence[Trial], n: int = 10) -> Table:
-    """Return the table of `top_rows` for the terminal."""
+    """Return the table of `top_rows` for the terminal; only architectures are cut to fit."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(HEAD):
-        last = i == len(HEAD) - 1
-        shown.add_column(
-            name,
-            justify="right" if i in NUMERIC else "left",
-            no_wrap=True,
-            overflow="ellipsis" if last else "fold",
-        )
+        numeric = i in NUMERIC
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for row in html_rows(top_rows(trials, n)):
-        shown.add_row(*(Text(cell) for cell in row))
+        shown.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     return shown
 
 

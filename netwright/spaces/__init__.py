@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -39,8 +40,15 @@ def architecture_to_dict(space: SearchSpace, architecture: Architecture) -> dict
         "format": FORMAT,
         "space": space.to_dict(),
         "fingerprint": space.fingerprint,
+        "digest": digest(space, architecture),
         "values": dict(space.check(architecture)),
     }
+
+
+def digest(space: SearchSpace, architecture: Architecture) -> str:
+    """Return 16 hex digits over the space's fingerprint and the values' canonical JSON."""
+    text = f"{space.fingerprint}\n{architecture.to_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save_architecture(path: str | Path, space: SearchSpace, architecture: Architecture) -> None:
@@ -52,8 +60,8 @@ def save_architecture(path: str | Path, space: SearchSpace, architecture: Archit
 def load_architecture(source: str | Path) -> tuple[SearchSpace, Architecture]:
     """Read an architecture file, or a shipped one by its name ("v1").
 
-    Raises `ArchitectureError` for a file that is missing, is no such file, or whose values or
-    fingerprint do not belong to its space.
+    Raises `ArchitectureError` for a file that is missing, is no such file, or whose values,
+    fingerprint or digest do not belong together. A file written by hand may leave the digest out.
     """
     path = shipped().get(str(source), Path(source))
     try:
@@ -64,7 +72,7 @@ def load_architecture(source: str | Path) -> tuple[SearchSpace, Architecture]:
             f"an architecture must be a readable file or one of {names}; got {str(source)!r} "
             f"({error.strerror}); check the path"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArchitectureError(
             f"an architecture file must be JSON; {str(source)!r} is not ({error}); "
             f"write it with save_architecture"
@@ -86,11 +94,18 @@ def architecture_from_dict(data: Any, where: str) -> tuple[SearchSpace, Architec
         )
     try:
         space = space_from_dict(data["space"])
-    except SpaceError as error:
-        raise ArchitectureError(f"{where}: {error}") from error
+    except (SpaceError, TypeError, ValueError, AttributeError) as error:
+        raise ArchitectureError(f"{where} must describe a space; it does not: {error}") from error
     if data.get("fingerprint") != space.fingerprint:
         raise ArchitectureError(
             f"the fingerprint must be that of the space, {space.fingerprint}; got "
             f"{data.get('fingerprint')!r} in {where}; the file was changed, take the original"
         )
-    return space, space.architecture(data["values"], where)
+    architecture = space.architecture(data["values"], where)
+    expected = digest(space, architecture)
+    if data.get("digest", expected) != expected:
+        raise ArchitectureError(
+            f"the digest must be that of the values, {expected}; got {data['digest']!r} in "
+            f"{where}; the file was changed, take the original or leave the digest out"
+        )
+    return space, architecture

@@ -1,0 +1,174 @@
+"""What every journal promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from netwright.errors import StudyError
+from netwright.space import SearchSpace
+from netwright.store import SqlStore, sqlite_url
+from netwright.trial import Evaluation, Trial, TrialState
+from tests.strategies import small_space
+
+Open = Callable[[], SqlStore]
+
+
+@pytest.fixture(params=["file", "memory"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Return what opens the same journal anew (the one in memory is kept open)."""
+    opened: list[SqlStore] = []
+
+    def open_() -> SqlStore:
+        if request.param == "memory" and opened:
+            return opened[0]
+        opened.append(
+            SqlStore(sqlite_url(tmp_path / "s.db") if request.param == "file" else "sqlite://")
+        )
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+def _trials(space: SearchSpace, first: int = 0, n: int = 3) -> list[Trial]:
+    architectures = list(space.enumerate())
+    return [
+        Trial(
+            number=i,
+            batch=first,
+            architecture=architectures[i],
+            seed=2**62 + i,
+            given={"type": "a"},
+            started=1.5,
+        )
+        for i in range(first, first + n)
+    ]
+
+
+EVALUATION = Evaluation(
+    reward=0.125,
+    score=0.5,
+    curve=(0.25, 0.5),
+    cost=2.0,
+    parameters=7,
+    details={"note": "x", "n": 1},
+)
+
+
+def test_a_journal_gives_back_what_it_was_given(reopen: Open) -> None:
+    space, store = small_space(), reopen()
+    assert not store.exists()
+    store.create({"seed": 3, "space": space.to_dict()})
+    trials = _trials(space)
+    store.add_proposal(trials, {"n": 3, "given": {}})
+    done = replace(
+        trials[1], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
+    )
+    failed = replace(
+        trials[0], state=TrialState.FAILED, failure="out of memory", reward=0.0, finished=8.0
+    )
+    store.finish(done)
+    store.finish(failed)
+    store.add_event("tell", {"numbers": [0, 1]})
+    again = reopen()
+    assert again.exists()
+    assert again.header()["seed"] == 3
+    assert again.trials(space) == [failed, done, trials[2]]
+    assert [(e.sequence, e.kind) for e in again.events()] == [(1, "propose"), (2, "tell")]
+    assert again.events("tell")[0].payload == {"numbers": [0, 1]}
+
+
+def test_a_finished_trial_never_changes(reopen: Open) -> None:
+    space, store = small_space(), reopen()
+    store.create({})
+    trials = _trials(space)
+    store.add_proposal(trials, {"n": 3, "given": {}})
+    done = replace(
+        trials[0], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
+    )
+    store.finish(done)
+    with pytest.raises(StudyError, match="trial 0 is in .* already"):
+        store.finish(replace(done, reward=1.0))
+    assert reopen().trials(space)[0] == done
+
+
+def test_a_proposal_is_journalled_whole_or_not_at_all(reopen: Open) -> None:
+    space, store = small_space(), reopen()
+    store.create({})
+    trials = _trials(space)
+    store.add_proposal(trials[2:], {"n": 1, "given": {}})
+    with pytest.raises(StudyError, match="another process"):
+        store.add_proposal(trials, {"n": 3, "given": {}})
+    assert [t.number for t in reopen().trials(space)] == [2]
+    assert len(reopen().events()) == 1
+
+
+def test_telling_goes_with_the_result_in_one_step(reopen: Open) -> None:
+    space, store = small_space(), reopen()
+    store.create({})
+    trials = _trials(space)
+    store.add_proposal(trials, {"n": 3, "given": {}})
+    done = replace(
+        trials[2], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
+    )
+    store.finish(done, tell=True)
+    assert reopen().events("tell")[0].payload == {"numbers": [2]}
+
+
+def test_a_second_study_in_one_place_is_refused(reopen: Open) -> None:
+    reopen().create({"seed": 1})
+    with pytest.raises(StudyError, match="needs a place of its own"):
+        reopen().create({"seed": 2})
+    assert reopen().header()["seed"] == 1
+
+
+def test_a_missing_journal_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="there is none at"):
+        SqlStore(sqlite_url(tmp_path / "deep" / "s.db"), must_exist=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_a_truncated_journal_is_one_line_and_left_alone(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "s.db"
+    space, store = small_space(), SqlStore(sqlite_url(path))
+    store.create({"padding": ["x" * 1000] * 50})
+    store.add_proposal(_trials(space, n=12), {"n": 12, "given": {}})
+    store.close()
+    content = path.read_bytes()[: int(path.stat().st_size * keep)]
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match="must be a sound database") as caught:
+        SqlStore(sqlite_url(path)).trials(space)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_a_file_of_something_else_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.write_text("no database at all, but long enough to be looked at " * 100)
+    with pytest.raises(StudyError, match="must be a sound database"):
+        SqlStore(sqlite_url(path)).exists()
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "s.db"
+    store = SqlStore(sqlite_url(path))
+    store.create({})
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("update header set value = '99' where key = 'format'")
+    connection.close()
+    with pytest.raises(StudyError, match="must be of format 1; got 99"):
+        SqlStore(sqlite_url(path))
+
+
+def test_a_bad_url_is_one_line() -> None:
+    with pytest.raises(StudyError, match="must be a database URL"):
+        SqlStore("not a url")

@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.random import RandomSearch
+from netwright.errors import ChildError, ConfigError, DataError, StudyError
+from netwright.evaluators.synthetic import Additive, choices_space
+from netwright.protocols import Evaluator
+from netwright.space import Architecture, Choice, SearchSpace
+from netwright.spaces import conv
+from netwright.store import SqlStore, sqlite_url
+from netwright.study import DepthSchedule, FunctionEvaluator, Study
+from netwright.trial import Evaluation, Trial, TrialState
+from tests import killed
+from tests.strategies import small_space
+
+SPACE = choices_space(6, 3)
+
+
+def _study(storage: str = "sqlite://", batch: int = 4, **settings: object) -> Study:
+    controller = PolicyGradient(SPACE, PolicySettings(batch=batch, learning_rate=0.02), seed=1)
+    return Study(SPACE, controller, Additive(SPACE, noise=0.01), storage, seed=1, **settings)  # type: ignore[arg-type]
+
+
+def _bits(study: Study) -> dict[str, torch.Tensor]:
+    controller = study.controller
+    assert isinstance(controller, PolicyGradient)
+    return {k: v.clone() for k, v in controller.policy.state_dict().items()}
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def _outcome(trial: Trial) -> Trial:
+    """Return the trial without its times."""
+    evaluation = trial.evaluation and replace(trial.evaluation, cost=0.0)
+    return replace(trial, started=0.0, finished=None, evaluation=evaluation)
+
+
+def test_the_same_seed_gives_the_same_search() -> None:
+    one, two = _study(), _study()
+    one.run(20)
+    two.run(20)
+    assert [_outcome(t) for t in one.trials] == [_outcome(t) for t in two.trials]
+    assert _equal(_bits(one), _bits(two))
+
+
+def test_resuming_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    whole = _study()
+    whole.run(30)
+    for trials in (3, 4, 11, 30):
+        part = _study(url)
+        part.run(trials)
+        assert len(part.trials) == trials
+    assert [_outcome(t) for t in part.trials] == [_outcome(t) for t in whole.trials]
+    assert _equal(_bits(_study(url)), _bits(whole))
+
+
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    """Real kills of a real process; the end must be that of a search never interrupted."""
+    trials, rng = 60, random.Random(5)
+    whole = killed.study(sqlite_url(tmp_path / "whole.db"))
+    whole.run(trials)
+    url, kills = sqlite_url(tmp_path / "killed.db"), 0
+    finished: list[Trial] = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(60):
+        command = [sys.executable, "-m", "tests.killed", url, str(trials)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment)
+        before = len(finished)
+        while process.poll() is None and kills < 6:
+            if _finished(tmp_path / "killed.db") > before:
+                time.sleep(rng.random() * 0.06)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        kills += process.wait() == -signal.SIGKILL
+        now = [t for t in _trials(url) if t.state is not TrialState.RUNNING]
+        assert now[: len(finished)] == finished  # no finished trial lost or changed
+        finished = now
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills >= 5
+    assert [_outcome(t) for t in finished] == [_outcome(t) for t in whole.trials]
+    assert _equal(_bits(killed.study(url)), _bits(whole))
+
+
+def _trials(url: str) -> list[Trial]:
+    store = SqlStore(url)
+    try:
+        return store.trials(killed.SPACE)
+    finally:
+        store.close()
+
+
+def _finished(path: Path) -> int:
+    import sqlite3
+
+    if not path.exists():
+        return 0
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+    try:
+        return int(connection.execute("select count(*) from results").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_a_finished_trial_is_durable_before_the_controller_learns(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    seen: list[int] = []
+
+    class Watching(RandomSearch):
+        def tell(self, trials: object) -> None:
+            assert isinstance(trials, list)
+            store = SqlStore(url)
+            durable = {t.number for t in store.trials(SPACE) if t.completed}
+            store.close()
+            seen.extend(t.number for t in trials)
+            assert durable >= {t.number for t in trials}
+
+    Study(SPACE, Watching(SPACE, batch=3), Additive(SPACE), url).run(9)
+    assert seen == list(range(9))
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+def _fails(architecture: Architecture) -> float:
+    kind = architecture["d0"]
+    if kind == 0:
+        raise ChildError("broke\nwith a second line")
+    return math.nan if kind == 1 else 0.5
+
+
+def test_failed_trials_have_a_reason_and_the_documented_reward() -> None:
+    study = Study(SPACE, RandomSearch(SPACE, seed=3), _fails, failure_reward=-0.25)
+    study.run(30)
+    assert len(study.trials) == 30
+    by_kind = {kind: [t for t in study.trials if t.architecture["d0"] == kind] for kind in range(3)}
+    assert all(by_kind.values())
+    assert {t.failure for t in by_kind[0]} == {"ChildError: broke"}
+    assert all("not finite: nan" in str(t.failure) for t in by_kind[1])
+    assert {t.reward for t in by_kind[0] + by_kind[1]} == {-0.25}
+    assert all(t.completed and t.reward == 0.5 for t in by_kind[2])
+    assert study.best.architecture["d0"] == 2
+
+
+def test_bad_input_in_an_evaluator_stops_the_search_and_loses_nothing() -> None:
+    calls: list[int] = []
+
+    def breaks(architecture: Architecture) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise DataError("the data went away")
+        return 0.5
+
+    study = Study(SPACE, RandomSearch(SPACE), breaks)
+    with pytest.raises(DataError, match="went away"):
+        study.run(10)
+    assert len(study.trials) == 2
+    study.run(10)
+    assert len(study.trials) == 10
+
+
+def test_without_a_completed_trial_there_is_no_best() -> None:
+    with pytest.raises(StudyError, match="needs a completed one"):
+        _ = _study().best
+
+
+# --- duplicates -----------------------------------------------------------------------------
+
+
+def test_canonically_equal_architectures_are_trained_once() -> None:
+    space = conv.space(
+        "n", conv.ConvSettings(depths=(2,), heights=(1,), widths=(1,), filters=(4, 8))
+    )
+    trained: list[Architecture] = []
+
+    def score(architecture: Architecture, seed: int) -> float:
+        trained.append(space.canonical(architecture))
+        return seed / 2**63
+
+    study = Study(space, RandomSearch(space, batch=4), score)
+    study.run(40)
+    # 2 layers of 2 labels: chains 4, pairs side by side 3
+    assert len(trained) == len(set(trained)) == 7
+    for trial in study.trials:
+        if trial.duplicate_of is not None:
+            first = study.trial(trial.duplicate_of)
+            assert space.canonical(first.architecture) == space.canonical(trial.architecture)
+            assert (trial.score, trial.reward) == (first.score, first.reward)
+            assert first.number < trial.number
+            assert trial.evaluation is not None
+            assert trial.evaluation.cost == 0.0
+    assert len(study.top(100)) == 7
+
+    trained.clear()
+    again = Study(space, RandomSearch(space, batch=4), score, retrain_duplicates=True)
+    again.run(40)
+    assert len(trained) == 40
+
+
+# --- executors that take their time -------------------------------------------------------
+
+
+class _Later:
+    """An executor of three workers that finishes the newest evaluation first."""
+
+    workers = 3
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Evaluation], Evaluation]] = []
+        self.most = 0
+
+    def submit(
+        self, evaluator: Evaluator, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        future: Future[Evaluation] = _Lazy(self)
+        self.waiting.append((future, evaluator.evaluate(architecture, seed, "cpu")))
+        self.most = max(self.most, len(self.waiting))
+        if len(self.waiting) == self.workers:
+            self.finish()
+        return future
+
+    def finish(self) -> None:
+        future, result = self.waiting.pop()
+        future.set_result(result)
+
+    def shutdown(self) -> None:
+        return None
+
+
+class _Lazy(Future[Evaluation]):
+    def __init__(self, owner: _Later) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def done(self) -> bool:
+        return super().done()
+
+
+def test_the_order_in_which_children_end_changes_nothing() -> None:
+    """Three at once, newest first, against one at a time: the same trials and controller."""
+    one, many = _study(), _study()
+    one.run(24)
+    executor = _Later()
+    timer = _Finisher(executor)
+    timer.start()
+    many.run(24, executor)
+    timer.stop()
+    assert executor.most == 3
+    assert [_outcome(t) for t in one.trials] == [_outcome(t) for t in many.trials]
+    assert _equal(_bits(one), _bits(many))
+
+
+class _Finisher:
+    """Ends what waits when nothing else does, as a slow worker would."""
+
+    def __init__(self, executor: _Later) -> None:
+        import threading
+
+        self.executor, self.going = executor, True
+        self.thread = threading.Thread(target=self._loop)
+
+    def _loop(self) -> None:
+        while self.going:
+            time.sleep(0.002)
+            if self.executor.waiting:
+                self.executor.finish()
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.going = False
+        self.thread.join()
+
+
+# --- ask and tell -------------------------------------------------------------------------
+
+
+def test_ask_and_tell_learn_as_run_does(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    ran, asked = _study(), _study(url)
+    ran.run(16)
+    task = Additive(SPACE, noise=0.01)
+    for _ in range(sum(t.duplicate_of is None for t in ran.trials)):
+        trial = asked.ask()
+        asked.tell(trial, task.evaluate(trial.architecture, trial.seed, "cpu"))
+    assert [t.reward for t in ran.trials][: len(asked.trials)] == [t.reward for t in asked.trials]
+    assert _equal(_bits(_study(url)), _bits(asked))  # replayed from the journal
+
+
+def test_tell_takes_numbers_and_exceptions_and_only_once() -> None:
+    study = _study()
+    first, second = study.ask(), study.ask()
+    assert study.tell(second, 0.5).score == 0.5
+    assert study.tell(first, ValueError("no")).failure == "ValueError: no"
+    with pytest.raises(StudyError, match="already"):
+        study.tell(first, 1.0)
+
+
+def test_ask_ends_when_the_space_is_used_up() -> None:
+    space = SearchSpace("two", [Choice("a", (1, 2))])
+    study = Study(space, RandomSearch(space))
+    for _ in range(2):
+        study.tell(study.ask(), 1.0)
+    with pytest.raises(StudyError, match="may be used up"):
+        study.ask()
+
+
+# --- what a study is ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"failure_reward": 1.0}, "failure_reward was '0.0' and is '1.0'"),
+        ({"config": {"training": {"epochs": 2}}}, "config training"),
+        ({"retrain_duplicates": True}, "retrain_duplicates"),
+        ({"batch": 5}, "controller batch was '4' and is '5'"),
+    ],
+)
+def test_a_study_of_another_configuration_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    _study(url).run(4)
+    before = (tmp_path / "s.db").read_bytes()
+    with pytest.raises(StudyError, match="goes on only as it began") as caught:
+        _study(url, **change)  # type: ignore[arg-type]
+    assert says in str(caught.value)
+    assert (tmp_path / "s.db").read_bytes() == before
+
+
+def test_the_depth_schedule_of_the_paper() -> None:
+    schedule = DepthSchedule()
+    assert schedule.depths() == (6, 8, 10, 12, 14, 16, 18, 20)
+    by_trials = {n: schedule.given(n)["depth"] for n in (0, 1599, 1600, 3199, 3200, 11_200, 99_999)}
+    assert by_trials == {0: 6, 1599: 6, 1600: 8, 3199: 8, 3200: 10, 11_200: 20, 99_999: 20}
+    with pytest.raises(ConfigError, match="study.depth.last must be at least start"):
+        DepthSchedule(start=6, last=5)
+
+
+def test_a_schedule_fixes_depth_and_teaches_nothing_about_it(tmp_path: Path) -> None:
+    schedule = DepthSchedule(start=1, step=1, every=4, last=3)
+    space = conv.space("d", conv.ConvSettings(depths=schedule.depths(), filters=(4, 8)))
+    settings = PolicySettings(batch=4, learning_rate=0.05)
+    url = sqlite_url(tmp_path / "s.db")
+
+    def make() -> Study:
+        return Study(
+            space, PolicyGradient(space, settings), lambda a: len(a) / 9, url, schedule=schedule
+        )
+
+    study = make()
+    study.run(16)
+    assert [t.architecture["depth"] for t in study.trials] == [1] * 4 + [2] * 4 + [3] * 8
+    assert all(t.given == {"depth": t.architecture["depth"]} for t in study.trials)
+    controller = study.controller
+    assert isinstance(controller, PolicyGradient)
+    fresh = PolicyGradient(space, settings)
+    assert torch.equal(controller.policy.head_bias[0], fresh.policy.head_bias[0])
+    assert not torch.equal(controller.policy.head_bias[3], fresh.policy.head_bias[3])
+    assert _equal(_bits(make()), _bits(study))
+
+
+def test_history_describes_the_policy_as_it_was() -> None:
+    study = _study()
+    study.run(40)
+    fresh = PolicyGradient(SPACE, PolicySettings(batch=4, learning_rate=0.02), seed=1)
+    history = study.history(fresh, points=5, samples=16)
+    assert [told for told, _ in history] == [0, 8, 16, 24, 32, 40]
+    assert history[0][1].entropy == pytest.approx(6 * math.log(3), rel=1e-3)
+    assert history[-1][1] == study.snapshot(samples=16)
+    assert history[-1][1].entropy < history[0][1].entropy
+
+
+def test_functions_are_evaluators_and_may_take_the_seed() -> None:
+    a = next(iter(small_space().enumerate()))
+    assert FunctionEvaluator(lambda architecture: 2).evaluate(a, 5, "cpu").score == 2.0
+    assert FunctionEvaluator(lambda architecture, seed: seed).evaluate(a, 5, "cpu").reward == 5.0
+    full = Evaluation(reward=1.0, score=0.5)
+    assert FunctionEvaluator(lambda architecture: full).evaluate(a, 5, "cpu") is full
+
+
+def test_importing_netwright_is_light() -> None:
+    code = (
+        "import sys, netwright; heavy = {'torch', 'numpy', 'sqlalchemy', 'ray', 'sklearn'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert found.strip() == "[]"
