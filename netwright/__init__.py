@@ -26,6 +26,7 @@ _PUBLIC = {
     "FunctionEvaluator": "netwright.study",
     "InProcess": "netwright.executors.local",
     "PolicyGradient": "netwright.controllers.policy_gradient",
+    "PolicySettings": "netwright.controllers.policy_gradient",
     "RandomSearch": "netwright.controllers.random",
     "build": "netwright.children.conv",
     "load_architecture": "netwright.spaces",
@@ -37,6 +38,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from netwright.children.conv import build as build
     from netwright.controllers.policy_gradient import PolicyGradient as PolicyGradient
+    from netwright.controllers.policy_gradient import PolicySettings as PolicySettings
     from netwright.controllers.random import RandomSearch as RandomSearch
     from netwright.errors import ChildError as ChildError
     from netwright.errors import NetwrightError as NetwrightError

@@ -19,70 +19,77 @@ from netwright.errors import ArchitectureError, SpaceError
 Option = int | float | str
 Value = Option | tuple[str, ...]
 Conditions = tuple[tuple[str, tuple[Option, ...]], ...]
+When = Mapping[str, Option | Sequence[Option]] | Conditions
 
 
-def _conditions(when: Any, owner: str) -> Conditions:
-    pairs = tuple(when.items()) if isinstance(when, Mapping) else tuple(when)
+def _conditions(when: When, owner: str) -> Conditions:
+    pairs = when.items() if isinstance(when, Mapping) else when
     result = []
     for name, options in pairs:
-        if isinstance(options, str | int | float):
-            options = (options,)
-        if not options:
+        allowed = (options,) if isinstance(options, str | int | float) else tuple(options)
+        if not allowed:
             raise SpaceError(f"a condition needs options; got none for {name!r} at {owner!r}")
-        result.append((str(name), tuple(options)))
+        result.append((str(name), allowed))
     return tuple(result)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Choice:
     """One of n options.
 
-    `when` maps names of earlier choices to the options under which this decision holds; all must be
-    met. A decision that does not hold has no value in the architecture. `kind` names decisions of
-    the same meaning in different layers ("filters"); it defaults to the part after the last dot.
+    `when` maps names of earlier choices to the option or options under which this decision holds;
+    all must be met. A decision that does not hold has no value in the architecture. `kind` names
+    decisions of one meaning in different layers ("filters"); it defaults to the part after the
+    last dot. Raises `SpaceError` without options, or for options that are equal or no plain values.
     """
 
     name: str
     options: tuple[Option, ...]
-    when: Conditions = ()
-    kind: str = ""
+    when: Conditions
+    kind: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", tuple(self.options))
-        object.__setattr__(self, "when", _conditions(self.when, self.name))
-        object.__setattr__(self, "kind", self.kind or self.name.rsplit(".", 1)[-1])
+    def __init__(
+        self, name: str, options: Sequence[Option], when: When = (), kind: str = ""
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", tuple(options))
+        object.__setattr__(self, "when", _conditions(when, name))
+        object.__setattr__(self, "kind", kind or name.rsplit(".", 1)[-1])
         if not self.options:
-            raise SpaceError(f"a choice needs at least one option; {self.name!r} has none")
-        keys = [(type(option).__name__, option) for option in self.options]
-        if len(set(keys)) < len(keys):
-            raise SpaceError(f"the options of {self.name!r} must differ; got {self.options!r}")
+            raise SpaceError(f"a choice needs at least one option; {name!r} has none")
         for option in self.options:
             if isinstance(option, bool) or not isinstance(option, int | float | str):
                 raise SpaceError(
                     f"an option must be a whole number, a number or a text; got {option!r} "
-                    f"at {self.name!r}"
+                    f"at {name!r}"
                 )
+        if len(set(self.options)) < len(self.options):
+            raise SpaceError(f"the options of {name!r} must differ; got {self.options!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Connections:
     """A subset of earlier anchor points, each taken or left by itself (paper, 3.3).
 
     The decision is made at an anchor point of its own, called `anchor`; `sources` are the anchors
     of earlier `Connections` it may take. With no sources it only sets the anchor point. The value
-    is the tuple of the taken sources in the order of `sources`.
+    is the tuple of the taken sources in the order of `sources`. `when` as in `Choice`.
     """
 
     name: str
     anchor: str
-    sources: tuple[str, ...] = ()
-    when: Conditions = ()
+    sources: tuple[str, ...]
+    when: Conditions
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", tuple(self.sources))
-        object.__setattr__(self, "when", _conditions(self.when, self.name))
+    def __init__(
+        self, name: str, anchor: str, sources: Sequence[str] = (), when: When = ()
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "anchor", anchor)
+        object.__setattr__(self, "sources", tuple(sources))
+        object.__setattr__(self, "when", _conditions(when, name))
         if len(set(self.sources)) < len(self.sources):
-            raise SpaceError(f"the sources of {self.name!r} must differ; got {self.sources!r}")
+            raise SpaceError(f"the sources of {name!r} must differ; got {self.sources!r}")
 
 
 Decision = Choice | Connections

@@ -6,7 +6,7 @@ import random
 
 from hypothesis import strategies as st
 
-from netwright.space import Architecture, Choice, Connections, Decision, SearchSpace
+from netwright.space import Architecture, Choice, Connections, Decision, Option, SearchSpace
 from netwright.spaces import conv
 
 
@@ -32,17 +32,17 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     anchors: list[str] = []
     for i in range(draw(st.integers(1, 6))):
         earlier = [d for d in decisions if isinstance(d, Choice)]
-        when = {}
-        if earlier and draw(st.booleans()):
-            parent = draw(st.sampled_from(earlier))
-            when[parent.name] = tuple(
-                draw(st.lists(st.sampled_from(parent.options), min_size=1, unique=True))
+        when: dict[str, list[Option]] = {}
+        if draw(st.booleans()) and earlier:
+            parent: Choice = draw(st.sampled_from(earlier))
+            when[parent.name] = draw(
+                st.lists(st.sampled_from(parent.options), min_size=1, unique=True)
             )
         if draw(st.booleans()):
             options = tuple(range(draw(st.integers(1, 3))))
-            decisions.append(Choice(f"d{i}", options, tuple(when.items())))
+            decisions.append(Choice(f"d{i}", options, when))
         else:
-            decisions.append(Connections(f"d{i}", f"a{i}", tuple(anchors), tuple(when.items())))
+            decisions.append(Connections(f"d{i}", f"a{i}", anchors, when))
             anchors.append(f"a{i}")
     return SearchSpace("generated", decisions)
 

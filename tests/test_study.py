@@ -354,9 +354,10 @@ def test_a_study_of_another_configuration_is_refused(
 def test_the_depth_schedule_of_the_paper() -> None:
     schedule = DepthSchedule()
     assert schedule.depths() == (6, 8, 10, 12, 14, 16, 18, 20)
-    by_trials = {n: schedule.given(n)["depth"] for n in (0, 1599, 1600, 3199, 3200, 11_200, 99_999)}
+    trials = (0, 1599, 1600, 3199, 3200, 11_200, 99_999)
+    by_trials = {n: schedule.given(n)["depth"] for n in trials}
     assert by_trials == {0: 6, 1599: 6, 1600: 8, 3199: 8, 3200: 10, 11_200: 20, 99_999: 20}
-    with pytest.raises(ConfigError, match="study.depth.last must be at least start"):
+    with pytest.raises(ConfigError, match=r"study\.depth\.last must be at least start"):
         DepthSchedule(start=6, last=5)
 
 

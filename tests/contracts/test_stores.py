@@ -92,7 +92,7 @@ def test_a_finished_trial_never_changes(reopen: Open) -> None:
         trials[0], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
     )
     store.finish(done)
-    with pytest.raises(StudyError, match="trial 0 is in .* already"):
+    with pytest.raises(StudyError, match=r"trial 0 is in .* already"):
         store.finish(replace(done, reward=1.0))
     assert reopen().trials(space)[0] == done
 

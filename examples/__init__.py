@@ -1,0 +1,1 @@
+"""Examples; the tests run them."""

@@ -1,0 +1,125 @@
+"""Networks on disk: every form equals the network in memory."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netwright.children.conv import build
+from netwright.children.plan import ChildSettings
+from netwright.children.source import module_source
+from netwright.data.images import DataSettings, ImageSet, Preprocess
+from netwright.evaluators.image import FinalResult
+from netwright.exporting import export_network
+from netwright.finishing import Finished
+from netwright.network import Classifier, load_network, save_network
+from netwright.space import Architecture, SearchSpace
+from netwright.training.image import Recipe
+from tests.strategies import CONV_SPACES, conv_architectures
+
+
+def _finished(
+    space: SearchSpace,
+    architecture: Architecture,
+    image: tuple[int, int, int] = (3, 9, 9),
+    child: ChildSettings | None = None,
+    **data: object,
+) -> Finished:
+    """Return a network as training leaves it: its statistics are not the start's."""
+    torch.manual_seed(1)
+    child = child or ChildSettings()
+    pixels = torch.randint(0, 256, (60, *image), dtype=torch.uint8)
+    images = ImageSet(pixels, torch.zeros(60, dtype=torch.int64))
+    preprocess = Preprocess.fit(images, DataSettings(**data))  # type: ignore[arg-type]
+    model = build(space, architecture, image, 4, child)
+    model.train()
+    for _ in range(3):
+        model(preprocess(pixels.float() / 255))
+    classes = ("cat", 'dog "x"', "bird", "frog")
+    result = FinalResult(model.eval(), preprocess, classes, image, 0.5, 1.0)
+    return Finished(space, architecture, child, Recipe(), result, {"test_accuracy": 0.5})
+
+
+def _expected(finished: Finished, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = Classifier(finished.result.preprocess, finished.result.model)(images)
+    return result
+
+
+@pytest.mark.parametrize("name", sorted(CONV_SPACES))
+def test_saved_networks_load_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    space = CONV_SPACES[name]
+    finished = _finished(space, space.sample(random.Random(2)))
+    save_network(tmp_path, finished)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["network.json", "weights.safetensors"]
+    network = load_network(tmp_path)
+    images = torch.rand(5, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(network.module(images), _expected(finished, images))
+    assert network.classes == finished.result.classes
+    assert network.architecture == finished.architecture
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    conv_architectures(),
+    st.sampled_from(["channel", "zca", "none"]),
+    st.sampled_from([0, 12]),
+    st.booleans(),
+)
+def test_the_written_python_equals_the_network(
+    drawn: tuple[SearchSpace, Architecture], whiten: str, upsample: int, batch_norm: bool
+) -> None:
+    child = ChildSettings(widen=2, batch_norm=batch_norm, batch_norm_epsilon=1e-3)
+    finished = _finished(*drawn, child=child, whiten=whiten, upsample=upsample)
+    model = finished.result.model
+    module = Classifier(finished.result.preprocess, model).eval()
+    source = module_source(model.plan, child, finished.result.classes, whiten, upsample)  # type: ignore[arg-type]
+    namespace: dict[str, object] = {}
+    exec(compile(source, "network.py", "exec"), namespace)
+    assert namespace["CLASSES"] == list(finished.result.classes)
+    net = namespace["Net"]()  # type: ignore[operator]
+    state = module.state_dict()
+    net.load_state_dict(
+        {k.removeprefix("network.").removeprefix("preprocess."): v for k, v in state.items()}
+    )
+    images = torch.rand(3, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.allclose(net.eval()(images), _expected(finished, images), atol=1e-5)
+
+
+def test_every_form_is_written_checked_and_runs_without_netwright(tmp_path: Path) -> None:
+    space = CONV_SPACES["types"]
+    finished = _finished(space, space.sample(random.Random(11)), upsample=12)
+    save_network(tmp_path / "network", finished)
+    images = torch.rand(6, 3, 9, 9)
+    lines = export_network(tmp_path / "network", tmp_path / "out", images)
+    assert set(lines) == {"weights", "python", "torch.export", "onnx"}
+    assert all(
+        "equal to torch within" in lines[kind] for kind in ("python", "torch.export", "onnx")
+    )
+    torch.save(images, tmp_path / "images.pt")
+    code = """
+import sys, torch, onnxruntime
+sys.path.insert(0, "out")
+import network
+images = torch.load("images.pt", weights_only=True)
+plain = network.load("out/weights.safetensors")(images)
+program = torch.export.load("out/network.pt2").module()(images[:4])
+(onnx,) = onnxruntime.InferenceSession("out/network.onnx").run(None, {"images": images.numpy()})
+assert not any(name.startswith("netwright") for name in sys.modules)
+torch.save([plain.detach(), program.detach(), torch.from_numpy(onnx)], "logits.pt")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    expected = _expected(finished, images)
+    plain, program, onnx = torch.load(tmp_path / "logits.pt", weights_only=True)
+    assert torch.allclose(plain, expected, atol=1e-4)
+    assert torch.allclose(program, expected[:4], atol=1e-4)
+    assert torch.allclose(onnx, expected, atol=1e-4)
