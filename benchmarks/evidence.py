@@ -51,6 +51,7 @@ def final(
     config: Config,
     make: Callable[[tuple[int, int, int], int], nn.Module],
     seed: int,
+    study: Study,
     cache: Path,
     key: str,
 ) -> float:
@@ -63,7 +64,7 @@ def final(
             final_recipe(config, config.training, None),
             seed=config.study.seed,
             child_seed=seed,
-            opened=lambda: None,
+            opened=lambda: study.store.add_event("open_test", {"by": "evidence", "for": key}),
         )
         known[key] = result.test_accuracy
         cache.write_text(json.dumps(known, indent=1))
@@ -118,6 +119,7 @@ def finals(
     out: Path, base: Config, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
 ) -> list[str]:
     results: dict[str, list[float]] = {name: [] for name in (*CONTROLLERS, "average", "vgg")}
+    cache = out / "finals.json"
     for seed in range(seeds):
         config = replace(base, study=replace(base.study, seed=seed))
         for repeat in range(repeats):
@@ -126,12 +128,16 @@ def finals(
                 best = studies[name, seed].best
                 make = maker(studies[name, seed].space, best.architecture, config.child)
                 key = f"{name} seed {seed} trial {best.number} repeat {repeat}"
-                results[name].append(final(config, make, child_seed, out / "finals.json", key))
+                results[name].append(
+                    final(config, make, child_seed, studies["policy_gradient", seed], cache, key)
+                )
             space = studies["random", seed].space
             drawn = space.sample(rng(seed, repeat, "average random architecture"))
             make = maker(space, drawn, config.child)
             key = f"average seed {seed} repeat {repeat}"
-            results["average"].append(final(config, make, child_seed, out / "finals.json", key))
+            results["average"].append(
+                final(config, make, child_seed, studies["policy_gradient", seed], cache, key)
+            )
             size = size_of(
                 studies["policy_gradient", seed], studies["policy_gradient", seed].best.number
             )
@@ -141,7 +147,8 @@ def finals(
                     config,
                     lambda image, n, size=size: vgg_of_size(image, n, size),  # type: ignore[misc]
                     child_seed,
-                    out / "finals.json",
+                    studies["policy_gradient", seed],
+                    cache,
                     key,
                 )
             )

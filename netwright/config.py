@@ -265,6 +265,12 @@ class Config:
         )
 
 
+def set_threads(config: Config) -> None:
+    """Give torch the configured number of threads; 0 leaves its own."""
+    if config.execution.threads:
+        torch.set_num_threads(config.execution.threads)
+
+
 # --- reading ------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from netwright import finishing
-from netwright.config import Config, config_from_dict, load_config, with_settings
+from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
 from netwright.executors.local import InProcess
 from netwright.exporting import export_network, find_images
 from netwright.network import save_network
@@ -26,6 +26,7 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     A demo that was cut off is gone on with; one that is done is made anew.
     """
     config = load_config("digits", settings)
+    set_threads(config)
     place, control = Workspace(folder), Workspace(folder / "random-search")
     if place.network.exists():
         shutil.rmtree(folder)

@@ -7,7 +7,6 @@ test set, once, and says so before it does.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netwright.data import transforms
+from netwright.data.settings import DataSettings, ImageSet
 from netwright.data.sources import Rows, Source, open_source
 from netwright.data.transforms import Preprocess, decode
-from netwright.errors import ConfigError, DataError
+from netwright.errors import DataError
 from netwright.seeding import derive_seed
 
 Indices = NDArray[np.int64]
@@ -34,91 +34,6 @@ __all__ = [
     "load_final_data",
     "load_search_data",
 ]
-
-WHITENINGS = ("channel", "zca", "none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Which images, how they are split and what they go through.
-
-    source: "digits" (scikit-learn's, offline), "hub:owner/name", or a path: a parquet file, a
-        folder with train*.parquet and perhaps test*.parquet, a folder with one folder of images a
-        class (or train/ and perhaps test/ of such), or an .npz with x_train, y_train and perhaps
-        x_test, y_test, or images, labels.
-    size: side in pixels that images are resized to, square; 0 keeps them, then all must be equal.
-    train_limit: at most this many training and validation images, stratified; 0 takes all.
-    test_limit: the same for the test set.
-    validation: in (0, 1) a share of the training images, from 1 on a number of images
-        (the paper's is 5,000).
-    test: in (0, 1), the share held out where the source has no test set.
-    image_column, label_column: of parquet and the hub; "" finds the usual names.
-    whiten: "channel" (mean and deviation of each channel), "zca" (0.01 added to the eigenvalues)
-        or "none"; the paper says only "whitening".
-    upsample: side in pixels that training images are enlarged to before a random crop back; 0 is
-        off. pad: zeros in pixels around an image before the random crop; 0 is off; not both.
-    flip: mirror training images left to right at even odds.
-
-    Raises `ConfigError` for a value out of range.
-    """
-
-    source: str = "digits"
-    size: int = 0
-    train_limit: int = 0
-    test_limit: int = 0
-    validation: float = 0.1
-    test: float = 0.2
-    image_column: str = ""
-    label_column: str = ""
-    whiten: str = "channel"
-    upsample: int = 0
-    pad: int = 0
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.source:
-            _refuse("source", "must name a data set", self.source, "digits")
-        for name in ("size", "train_limit", "test_limit", "upsample", "pad"):
-            if getattr(self, name) < 0:
-                _refuse(name, "must be 0 or more", getattr(self, name), "0")
-        share, number = 0 < self.validation < 1, self.validation >= 1
-        if not share and not (
-            number and math.isfinite(self.validation) and self.validation % 1 == 0
-        ):
-            rule = "must be a share in (0, 1) or a whole number of images"
-            _refuse("validation", rule, self.validation, "0.1")
-        if not 0 < self.test < 1:
-            _refuse("test", "must be in (0, 1)", self.test, "0.2")
-        if self.whiten not in WHITENINGS:
-            _refuse("whiten", f"must be one of {', '.join(WHITENINGS)}", self.whiten, "channel")
-        if self.upsample and self.pad:
-            _refuse("pad", f"must be 0 with data.upsample={self.upsample}", self.pad, "0")
-        if self.size and self.pad >= self.size:
-            _refuse("pad", f"must be below data.size={self.size}", self.pad, "0")
-        if self.size and self.upsample and self.upsample <= self.size:
-            rule = f"must be 0 or more than data.size={self.size}"
-            _refuse("upsample", rule, self.upsample, f"{self.size + max(1, self.size // 8)}")
-
-
-def _refuse(name: str, rule: str, value: object, remedy: str) -> None:
-    raise ConfigError(f"data.{name} {rule}; got {value!r}; use --set data.{name}={remedy}")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images: uint8 [N, C, H, W], C of 1 or 3, and int64 [N] in 0..classes - 1."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """An image's (C, H, W)."""
-        _, c, h, w = self.images.shape
-        return c, h, w
 
 
 @dataclass(frozen=True)

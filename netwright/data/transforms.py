@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from netwright.data.settings import DataSettings, ImageSet
 from netwright.errors import DataError
-
-if TYPE_CHECKING:
-    from netwright.data.images import DataSettings, ImageSet
 
 Pictures = Iterator[tuple[str, Image.Image]]
 
