@@ -47,11 +47,10 @@ def _print_json(data: Any) -> None:
 
 
 def _prepare(config: Config) -> None:
-    config.execution.check_device()
-    if config.execution.threads:
-        import torch
+    from netwright.config import set_threads
 
-        torch.set_num_threads(config.execution.threads)
+    config.execution.check_device()
+    set_threads(config)
 
 
 @app.command()
@@ -194,6 +193,7 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     runs = finishing.tune_runs(config, opened)
     if not runs:
         _ = opened.best
+    _ = evaluator.data
     with counting(err, "tuning", len(runs)) as advance:
         for record in finishing.tune(config, opened, evaluator):
             advance(f"trial {record['trial']}: {record['score']}")
@@ -248,6 +248,7 @@ def train(
         target = target or place.network
         check_folder(target)
         _ = opened.best
+        _ = loaded.make_evaluator(opened.space).data
         epochs = loaded.final.epochs or loaded.training.epochs
         with counting(err, "training", epochs) as advance:
             finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
@@ -265,38 +266,19 @@ def train(
 
 def _train_file(source: str, config: str, target: Path | None, settings: list[str]) -> Any:
     from netwright import finishing
-    from netwright.children.plan import compile_plan
     from netwright.config import load_config
     from netwright.progress import counting
-    from netwright.seeding import derive_seed
     from netwright.spaces import load_architecture
-    from netwright.store import SqlStore, sqlite_url
-    from netwright.workspace import check_folder
 
     space, architecture = load_architecture(source)
     loaded = load_config(config, settings)
     _prepare(loaded)
     target = target or Path("runs") / Path(source).stem / "network"
-    evaluator = loaded.make_evaluator(space)
-    check_folder(target)
-    compile_plan(space, architecture, evaluator.data.shape, len(evaluator.data.classes))
-    target.mkdir(parents=True, exist_ok=True)
-    store = SqlStore(sqlite_url(target / "training.db"))
-    if not store.exists():
-        store.create({"space": space.to_dict(), "seed": loaded.study.seed, "config": {}})
+    finishing.check_file(loaded, space, architecture, target)
     with counting(err, "training", loaded.final.epochs or loaded.training.epochs) as advance:
-        finished = finishing.train_architecture(
-            loaded,
-            space,
-            architecture,
-            loaded.training,
-            loaded.child,
-            journal=store.add_event,
-            extra={"architecture": source},
-            child_seed=derive_seed(loaded.study.seed, 0, "final"),
-            on_epoch=lambda e, a: advance(f"epoch {e}"),
+        finished = finishing.train_file(
+            loaded, space, architecture, source, target, lambda e, a: advance(f"epoch {e}")
         )
-    store.close()
     return finished, target
 
 

@@ -21,17 +21,17 @@ from netwright.children.plan import ChildSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.data.images import DataSettings
+from netwright.depth import DepthSchedule
 from netwright.errors import ConfigError, UsageError
 from netwright.evaluators.image import ImageEvaluator
 from netwright.protocols import Controller
 from netwright.seeding import derive_seed
 from netwright.space import SearchSpace
 from netwright.spaces import conv
-from netwright.study import DepthSchedule, Study
+from netwright.study import Study
 from netwright.training.image import Recipe
 
 CONTROLLERS = ("policy_gradient", "random")
-MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +186,6 @@ class Config:
         if not 0 < len(self.name) <= 60 or bad or self.name.startswith("."):
             raise ConfigError(
                 f"name must be a plain file name; got {self.name!r}; use letters, digits and dashes"
-            )
-        layers = max(self.space.depths) * self.space.block
-        if layers > MOST_LAYERS:
-            raise ConfigError(
-                f"space.depths times space.block must be at most {MOST_LAYERS} layers; got "
-                f"{layers}; lower space.depths"
             )
         schedule = self.study.depth
         if schedule is not None and (

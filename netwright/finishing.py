@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,8 +19,10 @@ from netwright.errors import ChildError
 from netwright.evaluators.image import FinalResult, ImageEvaluator, train_final
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
+from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.training.image import Recipe
+from netwright.workspace import check_folder
 
 
 @dataclass(frozen=True)
@@ -188,3 +191,41 @@ def train_architecture(
     }
     journal("train", record)
     return Finished(space, architecture, child, recipe, result, record)
+
+
+def check_file(
+    config: Config, space: SearchSpace, architecture: Architecture, target: Path
+) -> None:
+    """Raise a `UsageError` where `train_file` could not go on; writes nothing."""
+    check_folder(target)
+    data = config.make_evaluator(space).data
+    compile_plan(space, architecture, data.shape, len(data.classes), config.child)
+
+
+def train_file(
+    config: Config,
+    space: SearchSpace,
+    architecture: Architecture,
+    name: str,
+    target: Path,
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> Finished:
+    """Train an architecture that no study found; its journal is `target`/training.db."""
+    target.mkdir(parents=True, exist_ok=True)
+    store = SqlStore(sqlite_url(target / "training.db"))
+    if not store.exists():
+        store.create({"space": space.to_dict(), "seed": config.study.seed, "config": {}})
+    try:
+        return train_architecture(
+            config,
+            space,
+            architecture,
+            config.training,
+            config.child,
+            journal=store.add_event,
+            extra={"architecture": name},
+            child_seed=derive_seed(config.study.seed, 0, "final"),
+            on_epoch=on_epoch,
+        )
+    finally:
+        store.close()

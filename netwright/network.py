@@ -139,6 +139,8 @@ def load_network(folder: str | Path) -> Network:
             raise ValueError(f"its format is not {FORMAT}")
         image = tuple(int(n) for n in data["image"])
         classes = tuple(str(name) for name in data["classes"])
+        if len(classes) < 2 or len(image) != 3 or min(image) < 1:
+            raise ValueError(f"image {list(image)} and {len(classes)} classes cannot be")
         child = ChildSettings(**data["child"])
         channels, height, width = image
         preprocess = Preprocess((channels, height, width), **data["preprocess"])

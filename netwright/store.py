@@ -114,6 +114,7 @@ class SqlStore:
             raise StudyError(f"the storage {url!r} cannot be opened: {_first(error)}") from error
         if self._file is not None:
             _stores.add(self)
+        weakref.finalize(self, self._engine.dispose)
         try:
             if self.exists():
                 self._check()

@@ -522,7 +522,7 @@ def sql(folder: Path, text: str) -> None:
     connection.close()
 
 
-DAMAGES = {
+DAMAGES: dict[Callable[[Path], None], str] = {
     garbage: "sound database",
     empty: "must hold a study",
     truncated: "sound database",
@@ -564,7 +564,7 @@ def test_the_search_cannot_be_changed_afterwards(
     command: str, setting: str, study: Path, run: Run
 ) -> None:
     before = tree(study)
-    refused(run(command, study, "--set", setting), "only what comes after", setting.split("=")[0])
+    refused(run(command, study, "--set", setting), "only what comes after", setting.split(".")[0])
     assert tree(study) == before
 
 
@@ -762,7 +762,8 @@ NETWORKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "image": (described("image", to=[1, 8]), "network.json"),
     "image size": (described("image", to=[-1, 8, 8]), "network.json"),
     "preprocess": (described("preprocess", to={"upsample": 4}), "network.json"),
-    "classes": (described("classes", to=[]), "weights"),
+    "classes": (described("classes", to=["a", "b"]), "weights"),
+    "no classes": (described("classes", to=[]), "0 classes"),
     "architecture": (described("architecture", to={}), "network.json"),
     "value": (described("architecture", "values", "layer1.height", to=4), "network.json"),
 }

@@ -16,6 +16,7 @@ FLOORS = {
     "trial": 2,
     "spaces": 2,
     "protocols": 3,
+    "depth": 3,
     "store": 4,
     "study": 4,
     "controllers": 4,

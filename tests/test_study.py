@@ -16,13 +16,14 @@ import torch
 
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
+from netwright.depth import DepthSchedule
 from netwright.errors import ChildError, ConfigError, DataError, StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.protocols import Evaluator
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.spaces import conv
 from netwright.store import SqlStore, sqlite_url
-from netwright.study import DepthSchedule, FunctionEvaluator, Study
+from netwright.study import FunctionEvaluator, Study
 from netwright.trial import Evaluation, Trial, TrialState
 from tests import killed
 from tests.strategies import small_space

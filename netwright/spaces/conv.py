@@ -18,6 +18,7 @@ from netwright.space import (
 )
 
 LAYER_TYPES = ("conv", "max_pool", "avg_pool", "lcn", "batch_norm")
+MOST_LAYERS = 1000
 POOLS = ("max_pool", "avg_pool")
 
 
@@ -84,6 +85,9 @@ class ConvSettings:
             _refuse("depths", "must rise", self.depths)
         if self.block > 1 and self.layer_types != ("conv",):
             _refuse("layer_types", "must be conv alone in blocks", self.layer_types)
+        if max(self.depths) * self.block > MOST_LAYERS:
+            rule = f"times space.block must be at most {MOST_LAYERS} layers"
+            _refuse("depths", rule, max(self.depths) * self.block)
         for pool in self.pools:
             if pool >= max(self.depths) * self.block:
                 _refuse("pools", "must stand before the last layer", pool)
