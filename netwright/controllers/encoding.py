@@ -32,6 +32,17 @@ class Encoded:
         return int(self.active.shape[0])
 
 
+class _Row:
+    """One architecture of `Encoded`, as lists."""
+
+    def __init__(self, decisions: int, anchors: int) -> None:
+        self.active = [False] * decisions
+        self.learned = [False] * decisions
+        self.choice = [0] * decisions
+        self.links = [[False] * anchors for _ in range(anchors)]
+        self.open = [[False] * anchors for _ in range(anchors)]
+
+
 class Encoding:
     """The tensor view of one space: D decisions, at most K options, A anchors."""
 
@@ -73,27 +84,31 @@ class Encoding:
         given: Sequence[Collection[str]] | None = None,
     ) -> Encoded:
         """Return the tensors of `architectures`; `given[k]` names choices fixed in the k-th."""
-        n, d_, a_ = len(architectures), len(self.index), len(self.anchor)
-        active = torch.zeros(n, d_, dtype=torch.bool)
-        learned = torch.zeros(n, d_, dtype=torch.bool)
-        choice = torch.zeros(n, d_, dtype=torch.int64)
-        links = torch.zeros(n, a_, a_, dtype=torch.bool)
-        open_ = torch.zeros(n, a_, a_, dtype=torch.bool)
-        for k, architecture in enumerate(architectures):
+        d_, a_ = len(self.index), len(self.anchor)
+        rows = [_Row(d_, a_) for _ in architectures]
+        for k, (row, architecture) in enumerate(zip(rows, architectures, strict=True)):
             fixed = given[k] if given is not None else ()
             for name, value in architecture.items():
                 d = self.index[name]
-                active[k, d] = True
-                learned[k, d] = name not in fixed
+                row.active[d] = True
+                row.learned[d] = name not in fixed
                 decision = self.space[name]
                 if isinstance(decision, Choice):
-                    choice[k, d] = self.option_index[name][value]  # type: ignore[index]
+                    row.choice[d] = self.option_index[name][value]  # type: ignore[index]
                     continue
                 i = self.anchor[decision.anchor]
-                reached = self.space.sources(decision, architecture)
-                open_[k, i, [self.anchor[s] for s in reached]] = True
-                links[k, i, [self.anchor[s] for s in value]] = True  # type: ignore[union-attr]
-        return Encoded(active, learned, choice, links, open_)
+                for source in self.space.sources(decision, architecture):
+                    row.open[i][self.anchor[source]] = True
+                for source in value:  # type: ignore[union-attr]
+                    row.links[i][self.anchor[source]] = True
+        n = len(rows)
+        return Encoded(
+            torch.tensor([row.active for row in rows], dtype=torch.bool).view(n, d_),
+            torch.tensor([row.learned for row in rows], dtype=torch.bool).view(n, d_),
+            torch.tensor([row.choice for row in rows], dtype=torch.int64).view(n, d_),
+            torch.tensor([row.links for row in rows], dtype=torch.bool).view(n, a_, a_),
+            torch.tensor([row.open for row in rows], dtype=torch.bool).view(n, a_, a_),
+        )
 
     def decode(self, encoded: Encoded) -> list[Architecture]:
         """Inverse of `encode`."""

@@ -159,17 +159,21 @@ class Policy(nn.Module):
         fixed = encoding.given_options(given or {})
         draws = _Draws(n, encoding, self.start.dtype)
         x = self.start.expand(n, self.units)
-        layers = self.lstm.num_layers
-        state = (x.new_zeros(layers, n, self.units), x.new_zeros(layers, n, self.units))
+        step = _Step(self.lstm)
+        state = [(x.new_zeros(n, self.units),) * 2 for _ in range(self.lstm.num_layers)]
         anchors = x.new_zeros(n, max(len(encoding.anchor), 1), self.units)
         for d, decision in enumerate(encoding.space.decisions):
             active = draws.holds(d)
             if not bool(active.any()):
                 continue
-            out, after = self.lstm(x.unsqueeze(1), state)
-            keep = active.view(1, n, 1)
-            state = (torch.where(keep, after[0], state[0]), torch.where(keep, after[1], state[1]))
-            h = out[:, 0]
+            after = step(x, state)
+            keep = active.unsqueeze(1)
+            if not bool(active.all()):
+                after = [
+                    (torch.where(keep, h, h_before), torch.where(keep, c, c_before))
+                    for (h, c), (h_before, c_before) in zip(after, state, strict=True)
+                ]
+            state, h = after, after[-1][0]
             if isinstance(decision, Connections):
                 i = encoding.anchor[decision.anchor]
                 anchors[:, i] = h
@@ -180,7 +184,7 @@ class Policy(nn.Module):
                 logits = (h @ self.head_weight[g].T + self.head_bias[g])[:, : len(decision.options)]
                 draws.choose(d, F.log_softmax(logits, -1), fixed.get(d), generator)
                 fed = self.option_embedding[g][draws.choice[:, d]]
-            x = torch.where(active.unsqueeze(1), fed, x)
+            x = torch.where(keep, fed, x)
         return draws.encoded(), draws.log_prob
 
     def _sample_links(
@@ -197,6 +201,29 @@ class Policy(nn.Module):
             h_j = anchors[:, sources].unsqueeze(1)
             logits = self._link_logits(h_j, h_i.view(len(h_i), 1, 1, -1))[:, 0]
             draws.connect(i, d, sources, logits, self.anchor_position, generator)
+
+
+class _Step:
+    """One step of an nn.LSTM, for whose call a step alone is too small."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        self.layers = []
+        for weights in lstm.all_weights:
+            w_input, w_hidden, b_input, b_hidden = weights
+            self.layers.append((torch.cat([w_input, w_hidden], 1).T, b_input + b_hidden))
+
+    def __call__(
+        self, x: Tensor, state: list[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`x` [n, units] and each layer's (h, c) -> each layer's (h, c)."""
+        after = []
+        for (weight, bias), (h, c) in zip(self.layers, state, strict=True):
+            gates = torch.addmm(bias, torch.cat([x, h], 1), weight)
+            i, f, g, o = gates.chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            x = o.sigmoid() * c.tanh()
+            after.append((x, c))
+        return after
 
 
 class _Draws:

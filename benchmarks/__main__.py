@@ -1,0 +1,24 @@
+"""Every measurement in its short version: `make bench`."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import controller, evidence, startup
+
+
+def main() -> None:
+    print("startup", flush=True)
+    startup.main()
+    print("controller", flush=True)
+    controller.main()
+    print(
+        "evidence, 10 trials a search: too few to tell anything, enough to see it run", flush=True
+    )
+    short = ["--seeds", "1", "--finals", "1", "--set", "study.trials=10", "--set", "final.epochs=5"]
+    sys.argv = ["evidence", "digits", *short, "--out", "runs/bench-digits"]
+    evidence.main()
+
+
+if __name__ == "__main__":
+    main()
