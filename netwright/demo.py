@@ -19,13 +19,15 @@ from netwright.showing import describe, resolve
 from netwright.study import Study
 from netwright.workspace import Workspace
 
+TRIALS = 60  # each for RL and random search, so that two cores need under ten minutes
+
 
 def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) -> None:
     """Search digits by reinforcement learning and at random, then finish the winner.
 
     A demo that was cut off is gone on with; one that is done is made anew.
     """
-    config = load_config("digits", settings)
+    config = load_config("digits", [f"study.trials={TRIALS}", *settings])
     set_threads(config)
     place, control = Workspace(folder), Workspace(folder / "random-search")
     if place.network.exists():

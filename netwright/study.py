@@ -88,6 +88,7 @@ class Study:
         self.store = SqlStore(storage)
         self._trials: list[Trial] = []
         self._told: set[int] = set()
+        self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
         self._canonical: dict[int, Architecture] = {}
         self._first: dict[Architecture, int] = {}
         self._asked: set[int] = set()
@@ -101,6 +102,8 @@ class Study:
                     self._told.update(event.payload["numbers"])
             for trial in self._trials:
                 self._note(trial)
+                if trial.state is TrialState.RUNNING:
+                    self._open[trial.number] = None
         else:
             also = {"notes": dict(notes or {}), "versions": versions(), "created": time.time()}
             self.store.create({**identity, **also})
@@ -237,8 +240,6 @@ class Study:
             result = Evaluation(reward=float(result), score=float(result))
         done = self._finished(trial, result)
         self._record(done, tell=True)
-        self.controller.tell([done])
-        self._told.add(done.number)
         return done
 
     # --- the loop ---------------------------------------------------------------------------
@@ -263,9 +264,9 @@ class Study:
 
             executor = InProcess()
         running: dict[Future[Evaluation], Trial] = {}
-        self._asked = {t.number for t in self.trials}
-        while len(self.trials) < trials:
-            room = min(executor.workers, trials - len(self.trials)) - len(running)
+        self._asked = set()
+        while (missing := trials - len(self._trials) + len(self._open)) > 0:
+            room = min(executor.workers, missing) - len(running)
             trial = self._next(running.values()) if room > 0 else None
             if trial is not None:
                 self._asked.add(trial.number)
@@ -292,11 +293,12 @@ class Study:
         """Return the next trial to start, None where a proposal must come or a child must end."""
         self._tell_batch()
         held = {self._canonical[t.number] for t in ahead or ()}
-        for trial in self._last_batch():
-            if trial.state is TrialState.RUNNING and trial.number not in self._asked:
-                if self.retrain_duplicates or self._canonical[trial.number] not in held:
-                    return trial
-                held.add(self._canonical[trial.number])
+        for number in self._open:
+            if number in self._asked:
+                continue
+            if self.retrain_duplicates or self._canonical[number] not in held:
+                return self._trials[number]
+            held.add(self._canonical[number])
         return None
 
     def _last_batch(self) -> list[Trial]:
@@ -341,6 +343,7 @@ class Study:
         self._trials += trials
         for trial in trials:
             self._note(trial)
+            self._open[trial.number] = None
 
     def _settle_duplicate(self, trial: Trial, tell: bool) -> bool:
         first = self._first.get(self._canonical[trial.number])
@@ -350,9 +353,6 @@ class Study:
         assert evaluation is not None
         done = replace(self._finished(trial, replace(evaluation, cost=0.0)), duplicate_of=first)
         self._record(done, tell)
-        if tell:
-            self.controller.tell([done])
-            self._told.add(done.number)
         return True
 
     def _finished(self, trial: Trial, result: Evaluation | BaseException) -> Trial:
@@ -381,9 +381,14 @@ class Study:
         )
 
     def _record(self, trial: Trial, tell: bool = False) -> None:
+        """Make a finished trial durable, and only then tell the controller, if `tell`."""
         self.store.finish(trial, tell)
         self._trials[trial.number] = trial
+        del self._open[trial.number]
         self._note(trial)
+        if tell:
+            self.controller.tell([trial])
+            self._told.add(trial.number)
 
 
 def replay(

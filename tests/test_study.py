@@ -310,6 +310,17 @@ def test_ask_and_tell_learn_as_run_does(tmp_path: Path) -> None:
     assert _equal(_bits(_study(url)), _bits(asked))  # replayed from the journal
 
 
+def test_trials_asked_for_and_never_told_are_asked_for_again(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    study = _study(url)
+    asked = [study.ask() for _ in range(6)]  # into the second proposal
+    study.tell(asked[1], 0.5)
+    study.tell(asked[5], 0.25)
+    again = _study(url)
+    assert [again.ask().number for _ in range(4)] == [asked[i].number for i in (0, 2, 3, 4)]
+    assert _equal(_bits(again), _bits(study))
+
+
 def test_tell_takes_numbers_and_exceptions_and_only_once() -> None:
     study = _study()
     first, second = study.ask(), study.ask()
