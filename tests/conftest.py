@@ -7,5 +7,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# No test measures time; CI draws the same examples each run, a developer's machine new ones.
+settings.register_profile("netwright", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("netwright")
