@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from netwright.children.baselines import vgg_of_size
@@ -76,6 +77,32 @@ def size_of(study: Study, number: int) -> int:
     evaluation = study.trial(number).evaluation
     assert evaluation is not None
     return evaluation.parameters
+
+
+def plot(path: Path, studies: dict[tuple[str, int], Study]) -> None:
+    """Draw, over the trials, the mean over seeds of the best so far and of the last ten."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, colour in zip(CONTROLLERS, ("#2166ac", "#b8500f"), strict=True):
+        runs = [
+            [t.score or 0.0 for t in study.trials]
+            for (controller, _), study in studies.items()
+            if controller == name
+        ]
+        n = min(len(run) for run in runs)
+        best = [statistics.mean(max(run[: k + 1]) for run in runs) for k in range(n)]
+        last = [
+            statistics.mean(statistics.mean(run[max(0, k - 9) : k + 1]) for run in runs)
+            for k in range(n)
+        ]
+        label = name.replace("_", " ")
+        axes.step(range(1, n + 1), best, where="post", color=colour, label=f"{label}: best so far")
+        axes.plot(range(1, n + 1), last, "--", color=colour, label=f"{label}: mean of the last 10")
+    axes.set_xlabel("trials")
+    axes.set_ylabel("validation accuracy")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 def row(name: str, values: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Designs neural networks for your data by reinforcement learning.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -51,6 +52,18 @@ def _prepare(config: Config) -> None:
 
     config.execution.check_device()
     set_threads(config)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Designs neural networks for your data by reinforcement learning."""
+    if version:
+        from netwright import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
 @app.command()
