@@ -6,8 +6,9 @@
 For each study seed: the RL controller and random search at the same budget (paired: same space,
 data split and training). Then the final training, each network tested once: the best of each
 search, unselected random architectures (the average random architecture), and a VGG-style network
-of the size of the RL network. Prints a table; the studies stay in --out and are gone on with.
-Control: random search. The lines of docs/results/*.md come from here.
+of the size of the RL network; where `netwright tune` was run on a study, its winner too. Prints a
+table; the studies stay in --out and are gone on with. Control: random search. The lines of
+docs/results/*.md come from here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,13 @@ from torch import nn
 from netwright.children.baselines import vgg_of_size
 from netwright.config import Config, load_config
 from netwright.evaluators.image import train_final
-from netwright.finishing import final_recipe, maker
+from netwright.finishing import best_setting, final_recipe, maker
 from netwright.seeding import derive_seed, rng
 from netwright.study import Study
+from netwright.training.image import Recipe
 from netwright.workspace import Workspace
 
+Make = Callable[[tuple[int, int, int], int], nn.Module]
 CONTROLLERS = ("policy_gradient", "random")
 
 
@@ -48,29 +52,33 @@ def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: s
     return study
 
 
-def final(
-    config: Config,
-    make: Callable[[tuple[int, int, int], int], nn.Module],
-    seed: int,
-    study: Study,
-    cache: Path,
-    key: str,
-) -> float:
-    """Return the test accuracy of one final training, from `cache` where it was done before."""
-    known = json.loads(cache.read_text()) if cache.exists() else {}
-    if key not in known:
-        result = train_final(
-            make,
-            config.data,
-            final_recipe(config, config.training, None),
-            seed=config.study.seed,
-            child_seed=seed,
-            opened=lambda: study.store.add_event("open_test", {"by": "evidence", "for": key}),
-        )
-        known[key] = result.test_accuracy
-        cache.write_text(json.dumps(known, indent=1))
-        print(f"final {key}: {result.test_accuracy:.4f}", flush=True)
-    return float(known[key])
+@dataclass(frozen=True)
+class Finals:
+    """The final trainings of one study seed, cached in `out`/finals.json."""
+
+    out: Path
+    config: Config
+    study: Study
+
+    def train(self, key: str, make: Make, seed: int, recipe: Recipe | None = None) -> float:
+        """Return the test accuracy of one training; each opening of the test set is journalled."""
+        cache = self.out / "finals.json"
+        known = json.loads(cache.read_text()) if cache.exists() else {}
+        if key not in known:
+            result = train_final(
+                make,
+                self.config.data,
+                final_recipe(self.config, recipe or self.config.training, None),
+                seed=self.config.study.seed,
+                child_seed=seed,
+                opened=lambda: self.study.store.add_event(
+                    "open_test", {"by": "evidence", "for": key}
+                ),
+            )
+            known[key] = result.test_accuracy
+            cache.write_text(json.dumps(known, indent=1))
+            print(f"final {key}: {result.test_accuracy:.4f}", flush=True)
+        return float(known[key])
 
 
 def size_of(study: Study, number: int) -> int:
@@ -142,50 +150,50 @@ def main() -> None:
         print(line, flush=True)
 
 
+LABELS = {
+    "policy_gradient": "best of the RL search",
+    "policy_gradient tuned": "best of the RL search after `tune`",
+    "random": "best of random search",
+    "random tuned": "best of random search after `tune`",
+    "average": "average random architecture (unselected)",
+    "vgg": "hand-drawn VGG-style network of the RL network's size",
+}
+
+
 def finals(
     out: Path, base: Config, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
 ) -> list[str]:
-    results: dict[str, list[float]] = {name: [] for name in (*CONTROLLERS, "average", "vgg")}
-    cache = out / "finals.json"
+    results: dict[str, list[float]] = {name: [] for name in LABELS}
     for seed in range(seeds):
         config = replace(base, study=replace(base.study, seed=seed))
+        pair = {name: studies[name, seed] for name in CONTROLLERS}
+        runs = Finals(out, config, pair["policy_gradient"])
+        space = pair["random"].space
+        size = size_of(pair["policy_gradient"], pair["policy_gradient"].best.number)
         for repeat in range(repeats):
             child_seed = derive_seed(seed, repeat, "evidence")
-            for name in CONTROLLERS:
-                best = studies[name, seed].best
-                make = maker(studies[name, seed].space, best.architecture, config.child)
+            where = f"seed {seed} repeat {repeat}"
+            for name, study in pair.items():
+                best = study.best
+                make = maker(space, best.architecture, config.child)
                 key = f"{name} seed {seed} trial {best.number} repeat {repeat}"
-                results[name].append(
-                    final(config, make, child_seed, studies["policy_gradient", seed], cache, key)
-                )
-            space = studies["random", seed].space
+                results[name].append(runs.train(key, make, child_seed))
+                tuned = best_setting(study)
+                if tuned is not None:
+                    number, setting, _ = tuned
+                    recipe, child = setting.apply(config.training, config.child)
+                    make = maker(space, study.trial(number).architecture, child)
+                    key = f"{name} tuned trial {number} {where}"
+                    results[f"{name} tuned"].append(runs.train(key, make, child_seed, recipe))
             drawn = space.sample(rng(seed, repeat, "average random architecture"))
             make = maker(space, drawn, config.child)
-            key = f"average seed {seed} repeat {repeat}"
-            results["average"].append(
-                final(config, make, child_seed, studies["policy_gradient", seed], cache, key)
-            )
-            size = size_of(
-                studies["policy_gradient", seed], studies["policy_gradient", seed].best.number
-            )
-            key = f"vgg of {size} seed {seed} repeat {repeat}"
+            results["average"].append(runs.train(f"average {where}", make, child_seed))
             results["vgg"].append(
-                final(
-                    config,
-                    lambda image, n, size=size: vgg_of_size(image, n, size),  # type: ignore[misc]
-                    child_seed,
-                    studies["policy_gradient", seed],
-                    cache,
-                    key,
+                runs.train(
+                    f"vgg of {size} {where}", partial(vgg_of_size, parameters=size), child_seed
                 )
             )
-    labels = {
-        "policy_gradient": "best of the RL search",
-        "random": "best of random search",
-        "average": "average random architecture (unselected)",
-        "vgg": "hand-drawn VGG-style network of the RL network's size",
-    }
-    return [row(labels[name], values) for name, values in results.items()]
+    return [row(LABELS[name], values) for name, values in results.items() if values]
 
 
 if __name__ == "__main__":
