@@ -15,7 +15,7 @@ def main(trials: int = 20, epochs: int = 8, train_limit: int = 0) -> nw.Study:
     evaluator = ImageEvaluator(space, data, Recipe(epochs=epochs, batch=32))
     controller = nw.PolicyGradient(space, nw.PolicySettings(batch=5, learning_rate=0.01))
     study = nw.Study(space, controller, evaluator)
-    study.run(trials=trials, executor=nw.InProcess())
+    study.run(trials=trials, on_trial=lambda trial: print(trial.number, trial.score))
     return study
 
 

@@ -81,6 +81,22 @@ def presets(as_json: JsonOpt = False) -> None:
 
 
 @app.command()
+def config(
+    config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
+    settings: SetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Print a configuration whole, with every default, as TOML."""
+    from netwright.config import load_config, to_toml
+
+    loaded = load_config(config, settings or [])
+    if as_json:
+        _print_json(loaded.to_dict())
+        return
+    print(to_toml(loaded.to_dict()), end="")
+
+
+@app.command()
 def search(
     config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
     study: StudyOpt = None,
@@ -114,8 +130,11 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
     from netwright.executors.local import InProcess
     from netwright.progress import search_progress
 
-    with search_progress(err, study, trials) as on_trial:
-        study.run(trials, InProcess(config.execution.device), on_trial)
+    try:
+        with search_progress(err, study, trials) as on_trial:
+            study.run(trials, InProcess(config.execution.device), on_trial)
+    except KeyboardInterrupt:
+        raise typer.Exit(_interrupted(str(place.folder))) from None
     done = study.trials
     failed = [trial for trial in done if not trial.completed]
     if len(failed) == len(done):
@@ -131,7 +150,8 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
         f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
         f"validation {best.score:.4f}"
     )
-    _say(f"study: {place.folder}   next: netwright report {place.folder}")
+    where = place.folder
+    _say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
 
 
 def _row(study: Study, trial: Any) -> dict[str, Any]:
@@ -207,9 +227,14 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     if not runs:
         _ = opened.best
     _ = evaluator.data
+    points = len(finishing.grid(config))
+    what = f"{len(runs)} runs = {len(runs) // points} architectures x {points} settings"
+    err.print(what, markup=False)
+    top_score = 0.0
     with counting(err, "tuning", len(runs)) as advance:
         for record in finishing.tune(config, opened, evaluator):
-            advance(f"trial {record['trial']}: {record['score']}")
+            top_score = max(top_score, record["score"] or 0.0)
+            advance(f"best {top_score:.4f}")
     best = finishing.best_setting(opened)
     if best is None:
         raise NetwrightError(f"all {len(runs)} runs of the grid failed; see the report")
@@ -217,7 +242,8 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     if as_json:
         _print_json({"runs": len(runs), "trial": number, "setting": vars(setting), "score": score})
         return
-    _say(f"best of {len(runs)} runs: trial {number}, {vars(setting)}, validation {score:.4f}")
+    values = ", ".join(f"{name} {value}" for name, value in vars(setting).items())
+    _say(f"best of {len(runs)} runs: trial {number}, {values}: validation {score:.4f}")
 
 
 def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
@@ -271,6 +297,8 @@ def train(
     if as_json:
         _print_json({"network": str(target), **finished.record})
         return
+    if study is not None and (times := len(opened.events("open_test"))) > 1:
+        err.print(f"note: the test set of this study was opened {times} times", markup=False)
     _say(
         f"test accuracy {finished.result.test_accuracy:.4f}, {finished.record['parameters']:,} "
         f"parameters, {finished.result.seconds:.0f} s; saved in {target}"
@@ -398,8 +426,8 @@ def _fail(text: str, code: int) -> int:
     return code
 
 
-def _interrupted() -> int:
-    return _fail("interrupted; go on with: netwright resume STUDY", 130)
+def _interrupted(folder: str = "STUDY") -> int:
+    return _fail(f"interrupted; go on with: netwright resume {folder}", 130)
 
 
 def _click_error(error: Exception) -> int:

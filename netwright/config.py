@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import json
 import math
 import tomllib
 import types
@@ -392,3 +393,16 @@ def _short(value: Any) -> str:
 
 def _line(text: str) -> str:
     return " ".join(text.splitlines())
+
+
+def to_toml(data: Mapping[str, Any], path: str = "") -> str:
+    """Return plain data as TOML that `load_config` reads: values first, then sections."""
+    plain = {key: value for key, value in data.items() if not isinstance(value, Mapping)}
+    text = "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in plain.items()
+    )
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            full = f"{path}.{key}" if path else key
+            text += f"\n[{full}]\n{to_toml(value, full)}"
+    return text

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from netwright.children.conv import build
 from netwright.children.plan import ChildSettings, Plan
 from netwright.data.images import Preprocess
+from netwright.data.sources import IMAGE_SUFFIXES
 from netwright.data.transforms import open_image
 from netwright.errors import ArchitectureError, DataError, StudyError, UsageError
 from netwright.finishing import Finished
@@ -167,8 +168,6 @@ def load_network(folder: str | Path) -> Network:
 
 # --- use ----------------------------------------------------------------------------------------
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-
 
 def predict(network: Network, place: Path) -> list[dict[str, Any]]:
     """Return for each image in `place` (a file, or a folder searched through) its class.
@@ -194,10 +193,12 @@ def predict(network: Network, place: Path) -> list[dict[str, Any]]:
 def _images(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+    )
     if not found:
         raise DataError(
-            f"predict needs an image or a folder with some ({', '.join(sorted(SUFFIXES))}); "
+            f"predict needs an image or a folder with some ({', '.join(sorted(IMAGE_SUFFIXES))}); "
             f"found none at {place}; check the path"
         )
     return found

@@ -47,10 +47,12 @@ def search_progress(
     """A bar over a search: trials, time left, the best score and the failures so far."""
     done = study.trials
     failed = sum(not trial.completed for trial in done)
-    best = max((trial.score or 0.0 for trial in done), default=0.0)
+    best = max((trial.score for trial in done if trial.score is not None), default=None)
 
     def note() -> str:
-        return f"best {best:.4f}" + (f", {failed} failed" if failed else "")
+        return f"best {'-' if best is None else f'{best:.4f}'}" + (
+            f", {failed} failed" if failed else ""
+        )
 
     with _progress(console) as progress:
         task = progress.add_task(what, total=trials, completed=len(done), note=note())
@@ -58,7 +60,8 @@ def search_progress(
         def on_trial(trial: Trial) -> None:
             nonlocal failed, best
             failed += not trial.completed
-            best = max(best, trial.score or 0.0)
+            if trial.score is not None:
+                best = trial.score if best is None else max(best, trial.score)
             progress.update(task, advance=1, note=note())
 
         yield on_trial

@@ -416,6 +416,10 @@ def _difference(before: Any, now: Any, path: str = "") -> str:
         for key in [*before, *now]:
             if before.get(key) != now.get(key):
                 return _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for i, (one, other) in enumerate(zip(before, now, strict=True)):
+            if one != other:
+                return _difference(one, other, f"{path}[{i}]")
     return f"{path + ' ' if path else ''}was {str(before)[:60]!r} and is {str(now)[:60]!r}"
 
 

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from netwright.config import Config, config_from_dict, load_config, presets, with_settings
+from netwright.config import (
+    Config,
+    config_from_dict,
+    load_config,
+    presets,
+    to_toml,
+    with_settings,
+)
 from netwright.errors import ConfigError
 
 NAMES = ("cifar10-small", "cifar10-v1", "cifar10-v2", "cifar10-v3", "digits")
@@ -458,3 +465,10 @@ def test_any_file_is_a_configuration_or_one_line(content: bytes, tmp_path: Path)
 @given(st.lists(st.one_of(TOML, st.text(max_size=20)), max_size=3))
 def test_any_settings_are_a_configuration_or_one_line(texts: list[str]) -> None:
     one_line_or_a_round_trip(lambda: load_config("digits", texts))
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_a_whole_configuration_printed_as_toml_reads_back(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "whole.toml"
+    path.write_text(to_toml(load_config(name).to_dict()))
+    assert load_config(path) == load_config(name)

@@ -191,9 +191,10 @@ def verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> st
     if abs(a - b) < MARGIN:
         return f"This search and {name} are level: both found {a:.4f}."
     if a > b:
-        return f"This search is ahead: its best is {a:.4f}, that of {name} {b:.4f}."
+        return f"This search is ahead in this one run: its best is {a:.4f}, that of {name} {b:.4f}."
     return (
-        f"{name[:1].upper()}{name[1:]} is ahead: its best is {b:.4f}, that of this search {a:.4f}."
+        f"{name[:1].upper()}{name[1:]} is ahead in this one run: its best is {b:.4f}, that of "
+        f"this search {a:.4f}."
     )
 
 

@@ -1,0 +1,56 @@
+"""The demo, in small: what it makes, that it can be shown again, and that it deletes nothing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from netwright.demo import run_demo
+from netwright.errors import StudyError
+from netwright.workspace import Workspace
+
+SMALL = [
+    "study.trials=2",
+    "training.epochs=1",
+    "data.train_limit=200",
+    "tune.top=1",
+    "tune.learning_rates=[0.1]",
+    "tune.weight_decays=[0.0001]",
+    "final.epochs=1",
+]
+
+
+def _demo(folder: Path, settings: list[str]) -> str:
+    out = Console(file=io.StringIO(), width=200)
+    run_demo(folder, settings, out, Console(file=io.StringIO()))
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def test_the_demo_ends_with_its_network_and_is_shown_again_without_work(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    said = _demo(folder, SMALL)
+    assert str(folder / "report.html") in said
+    assert "test accuracy" in said
+    for name in ("report.html", "network/network.py", "network/network.onnx"):
+        assert (folder / name).stat().st_size > 1000
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert _demo(folder, SMALL) == said
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+    events = Workspace(folder).open()[1].events("open_test")
+    assert len(events) == 1
+
+    with pytest.raises(StudyError, match="the demo needs a folder of its own"):
+        _demo(folder, [*SMALL, "study.seed=5"])
+
+
+def test_the_demo_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "network").mkdir()
+    (tmp_path / "network" / "mine.txt").write_text("precious")
+    (tmp_path / "thesis.txt").write_text("precious")
+    _demo(tmp_path, SMALL)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+    assert (tmp_path / "network" / "mine.txt").read_text() == "precious"
