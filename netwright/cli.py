@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from netwright.console import err, out, print_json, resume_from, run, say
 from netwright.errors import NetwrightError, UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-
 StudyArg = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 SetOpt = Annotated[
@@ -37,14 +32,6 @@ TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished
 StudyOpt = Annotated[
     Path | None, typer.Option("--study", help="The study's folder; runs/NAME by default.")
 ]
-
-
-def _say(text: str) -> None:
-    out.print(text, markup=False)
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=1))
 
 
 def _prepare(config: Config) -> None:
@@ -74,10 +61,10 @@ def presets(as_json: JsonOpt = False) -> None:
 
     rows = [{"name": name, "about": load_config(name).about} for name in shipped()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
-        _say(f"{row['name']:<16} {row['about']}")
+        say(f"{row['name']:<16} {row['about']}")
 
 
 @app.command()
@@ -91,7 +78,7 @@ def config(
 
     loaded = load_config(config, settings or [])
     if as_json:
-        _print_json(loaded.to_dict())
+        print_json(loaded.to_dict())
         return
     print(to_toml(loaded.to_dict()), end="")
 
@@ -130,11 +117,9 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
     from netwright.executors.local import InProcess
     from netwright.progress import search_progress
 
-    try:
-        with search_progress(err, study, trials) as on_trial:
-            study.run(trials, InProcess(config.execution.device), on_trial)
-    except KeyboardInterrupt:
-        raise typer.Exit(_interrupted(str(place.folder))) from None
+    resume_from(place.folder)
+    with search_progress(err, study, trials) as on_trial:
+        study.run(trials, InProcess(config.execution.device), on_trial)
     done = study.trials
     failed = [trial for trial in done if not trial.completed]
     if len(failed) == len(done):
@@ -144,14 +129,14 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
         )
     best = study.best
     if as_json:
-        _print_json({"study": str(place.folder), "trials": len(done), "best": _row(study, best)})
+        print_json({"study": str(place.folder), "trials": len(done), "best": _row(study, best)})
         return
-    _say(
+    say(
         f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
         f"validation {best.score:.4f}"
     )
     where = place.folder
-    _say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
+    say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
 
 
 def _row(study: Study, trial: Any) -> dict[str, Any]:
@@ -184,7 +169,7 @@ def top(
     best = opened.top(n)
     if as_json:
         failed = [_row(opened, t) for t in opened.trials if not t.completed]
-        _print_json({"top": [_row(opened, t) for t in best], "failed": failed})
+        print_json({"top": [_row(opened, t) for t in best], "failed": failed})
         return
     out.print(top_table(best, n))
 
@@ -206,10 +191,10 @@ def show(
 
         svg.write_text(draw_network(shown.plan, shown.title))
     if as_json:
-        _print_json(shown.to_dict())
+        print_json(shown.to_dict())
         return
     out.print(shown.table())
-    _say(
+    say(
         f"{shown.plan.parameters:,} parameters, {shown.plan.convolution_weights:,} of them "
         f"convolution weights"
     )
@@ -240,10 +225,10 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
         raise NetwrightError(f"all {len(runs)} runs of the grid failed; see the report")
     number, setting, score = best
     if as_json:
-        _print_json({"runs": len(runs), "trial": number, "setting": vars(setting), "score": score})
+        print_json({"runs": len(runs), "trial": number, "setting": vars(setting), "score": score})
         return
     values = ", ".join(f"{name} {value}" for name, value in vars(setting).items())
-    _say(f"best of {len(runs)} runs: trial {number}, {values}: validation {score:.4f}")
+    say(f"best of {len(runs)} runs: trial {number}, {values}: validation {score:.4f}")
 
 
 def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
@@ -295,11 +280,11 @@ def train(
         finished, target = _train_file(str(architecture), config, target, settings or [])
     save_network(target, finished)
     if as_json:
-        _print_json({"network": str(target), **finished.record})
+        print_json({"network": str(target), **finished.record})
         return
     if study is not None and (times := len(opened.events("open_test"))) > 1:
         err.print(f"note: the test set of this study was opened {times} times", markup=False)
-    _say(
+    say(
         f"test accuracy {finished.result.test_accuracy:.4f}, {finished.record['parameters']:,} "
         f"parameters, {finished.result.seconds:.0f} s; saved in {target}"
     )
@@ -339,10 +324,10 @@ def export(
     source = find_network(study)
     written = export_network(source, target or source, find_images(study), onnx=not no_onnx)
     if as_json:
-        _print_json(written)
+        print_json(written)
         return
     for kind, line in written.items():
-        _say(f"{kind:<14} {line}")
+        say(f"{kind:<14} {line}")
 
 
 @app.command()
@@ -357,10 +342,10 @@ def predict(
 
     rows = run(load_network(find_network(network)), images)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
-        _say(f"{row['class']:<16} {row['probability']:.3f}  {row['image']}")
+        say(f"{row['class']:<16} {row['probability']:.3f}  {row['image']}")
 
 
 @app.command()
@@ -379,7 +364,7 @@ def report(
 
     path = target or Workspace(study).report
     write_study_report(study, control, path)
-    _say(f"report: {path}")
+    say(f"report: {path}")
 
 
 @app.command()
@@ -395,55 +380,7 @@ def demo(
 
 def main() -> None:
     """Run a command; bad input is one line and exit code 2."""
-    try:
-        code = _run()
-    finally:
-        if "netwright.store" in sys.modules:
-            sys.modules["netwright.store"].close_all()
-    sys.exit(code)
-
-
-def _run() -> int:
-    try:
-        code = app(standalone_mode=False)
-        return _interrupted() if code == 130 else int(code or 0)
-    except UsageError as error:
-        return _fail(str(error), 2)
-    except NetwrightError as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _interrupted()
-    except OSError as error:
-        place = error.filename or "one of them"
-        reason = error.strerror or error
-        return _fail(f"files must be usable; {place} is not ({reason}); check path and disk", 2)
-    except Exception as error:
-        return _click_error(error)
-
-
-def _fail(text: str, code: int) -> int:
-    err.print(" ".join(f"netwright: {text}".splitlines()), markup=False)
-    return code
-
-
-def _interrupted(folder: str = "STUDY") -> int:
-    return _fail(f"interrupted; go on with: netwright resume {folder}", 130)
-
-
-def _click_error(error: Exception) -> int:
-    """Say what is wrong with the command line; typer may bring a click of its own."""
-    kind = type(error).__name__
-    if kind == "Abort":
-        return _interrupted()
-    if kind == "NoArgsIsHelpError":
-        error.show()  # type: ignore[attr-defined]
-        return 2
-    if not hasattr(error, "format_message"):
-        raise error
-    context = getattr(error, "ctx", None)
-    command = context.info_name if context is not None and context.parent else ""
-    text = error.format_message().rstrip(".")
-    return _fail(f"{text}; see netwright {command} --help".replace("  ", " "), 2)
+    run(app)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ FLOORS = {
     "config": 7,
     "workspace": 8,
     "progress": 8,
+    "console": 8,
     "finishing": 8,
     "network": 8,
     "exporting": 8,

@@ -214,11 +214,13 @@ def test_commands_name_the_study() -> None:
     [
         (
             0.1,
-            "Random search is ahead in this one run: its best is 0.6300, that of this search 0.5300.",
+            "Random search is ahead in this one run: its best is 0.6300, "
+            "that of this search 0.5300.",
         ),
         (
             -0.1,
-            "This search is ahead in this one run: its best is 0.5300, that of random search 0.4300.",
+            "This search is ahead in this one run: its best is 0.5300, "
+            "that of random search 0.4300.",
         ),
         (0.0, "This search and random search are level: both found 0.5300."),
     ],

@@ -1,0 +1,88 @@
+"""What a terminal sees: results on stdout, progress and errors on stderr, one line an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from netwright.errors import NetwrightError, UsageError
+
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+_searching: list[Path] = []
+
+
+def say(text: str) -> None:
+    """Print a line of the result."""
+    out.print(text, markup=False)
+
+
+def print_json(data: Any) -> None:
+    """Print the result for a program."""
+    print(json.dumps(data, indent=1))
+
+
+def resume_from(folder: Path) -> None:
+    """Name the study that an interrupt should tell how to go on with."""
+    _searching.append(folder)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command and exit: 0; 2 for bad input, 1 for a failure, each in one line; 130."""
+    try:
+        code = _run(app)
+    finally:
+        if "netwright.store" in sys.modules:
+            sys.modules["netwright.store"].close_all()
+    sys.exit(code)
+
+
+def _run(app: typer.Typer) -> int:
+    _searching.clear()
+    try:
+        code = app(standalone_mode=False)
+        return _interrupted() if code == 130 else int(code or 0)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except NetwrightError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except OSError as error:
+        place = error.filename or "one of them"
+        reason = error.strerror or error
+        return _fail(f"files must be usable; {place} is not ({reason}); check path and disk", 2)
+    except Exception as error:
+        return _click_error(error)
+
+
+def _fail(text: str, code: int) -> int:
+    err.print(" ".join(f"netwright: {text}".splitlines()), markup=False)
+    return code
+
+
+def _interrupted() -> int:
+    folder = _searching[-1] if _searching else "STUDY"
+    return _fail(f"interrupted; go on with: netwright resume {folder}", 130)
+
+
+def _click_error(error: Exception) -> int:
+    """Say what is wrong with the command line; typer may bring a click of its own."""
+    kind = type(error).__name__
+    if kind == "Abort":
+        return _interrupted()
+    if kind == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    command = context.info_name if context is not None and context.parent else ""
+    text = error.format_message().rstrip(".")
+    return _fail(f"{text}; see netwright {command} --help".replace("  ", " "), 2)
