@@ -1,0 +1,251 @@
+"""Bad command lines, configurations and studies: one line, exit code 2, nothing changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from netwright.space import Choice, SearchSpace
+from netwright.store import sqlite_url
+from netwright.study import Study
+from tests.cli.conftest import (
+    SETS,
+    Run,
+    pictures,
+    refused,
+    tree,
+)
+
+# --- bad input: the command line and configurations ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["serch"],
+        ["search"],
+        ["search", "digits", "--trials", "0"],
+        ["search", "digits", "--trials", "many"],
+        ["search", "digits", "--colour"],
+        ["resume", "x", "--trials", "0"],
+        ["top", "x", "-n", "0"],
+        ["show", "x", "-1"],
+        ["show", "x", "one"],
+        ["train", "x", "y"],
+        ["predict", "x"],
+    ],
+)
+def test_a_bad_command_line_is_one_line(args: list[str], run: Run, tmp_path: Path) -> None:
+    refused(run(*args), "--help")
+
+
+SEARCHES = [
+    (["nope"], "nope"),
+    (["missing.toml"], "missing.toml"),
+    (["bad.toml"], "must be TOML"),
+    (["unknown.toml"], "did you mean training?"),
+    (["digits", "--set", "training.epoch=3"], "did you mean epochs?"),
+    (["digits", "--set", "training.epochs=many"], "a whole number"),
+    (["digits", "--set", "training.epochs=0"], "must be 1 or more"),
+    (["digits", "--set", "training.learning_rate=nan"], "training.learning_rate"),
+    (["digits", "--set", "nothing"], "key=value"),
+    (["digits", "--set", "name.x=1"], "no section"),
+    (["digits", "--set", "execution.device=toaster"], "execution.device"),
+    (["digits", "--set", "execution.device=cuda:77"], "of this machine"),
+    (["digits", "--set", "data.source=gone.npz"], "gone.npz"),
+    (["digits", "--set", "data.source=bad.toml"], "must be a folder"),
+    (["digits", "--set", "data.source=one"], "at least 2 classes"),
+    (["digits", "--set", "data.source=broken"], "must be readable"),
+    (["digits", "--set", "data.source=few"], "at least 3 images"),
+    (["digits", "--set", "data.train_limit=3"], "data.train_limit"),
+    (["digits", "--set", "data.validation=99999"], "data.validation"),
+    (["digits", "--set", "data.pad=0", "--set", "data.upsample=4"], "data.upsample"),
+    (["digits", "--set", "space.depths=[1000000000]"], "space.depths"),
+    (["digits", "--study", "bad.toml/x"], "choose another"),
+    (["digits", "--study", "what?"], "question mark"),
+]
+
+
+@pytest.mark.parametrize(("args", "word"), SEARCHES, ids=[" ".join(a) for a, _ in SEARCHES])
+def test_a_bad_search_leaves_nothing_behind(
+    args: list[str], word: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text("name = [")
+    Path("unknown.toml").write_text("[trainig]\nepochs = 3")
+    pictures(Path("one/a"), 9)
+    for name in ("a", "b"):
+        pictures(Path("few") / name, 2)
+        pictures(Path("broken") / name, 9)
+    for path in Path("broken").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    before = tree(tmp_path)
+    refused(run("search", *args), word)
+    assert tree(tmp_path) == before
+
+
+def test_a_search_does_not_touch_a_study_that_is_there(study: Path, run: Run) -> None:
+    before = tree(study)
+    refused(run("search", "digits", "--study", study, *SETS), "resume", str(study))
+    assert tree(study) == before
+
+
+# --- bad input: studies -------------------------------------------------------------------------
+
+ON_STUDIES = ["resume", "top", "show", "tune", "train", "report", "export"]
+
+
+@pytest.mark.parametrize("command", ON_STUDIES)
+def test_a_missing_study_is_not_made(command: str, run: Run, tmp_path: Path) -> None:
+    refused(run(command, tmp_path / "nowhere" / "study"), "nowhere/study")
+    assert tree(tmp_path) == {}
+
+
+def garbage(folder: Path) -> None:
+    (folder / "study.db").write_bytes(b"no database at all " * 100)
+
+
+def empty(folder: Path) -> None:
+    (folder / "study.db").write_bytes(b"")
+
+
+def truncated(folder: Path) -> None:
+    content = (folder / "study.db").read_bytes()
+    (folder / "study.db").write_bytes(content[: len(content) // 2])
+
+
+def folder_instead(folder: Path) -> None:
+    (folder / "study.db").unlink()
+    (folder / "study.db").mkdir()
+
+
+def another_database(folder: Path) -> None:
+    (folder / "study.db").unlink()
+    with sqlite3.connect(folder / "study.db") as connection:
+        connection.execute("create table header (key text, value text)")
+    connection.close()
+
+
+def no_json(folder: Path) -> None:
+    sql(folder, "update header set value = '{' where key = 'notes'")
+
+
+def other_format(folder: Path) -> None:
+    sql(folder, "update header set value = '99' where key = 'format'")
+
+
+def other_seed(folder: Path) -> None:
+    sql(folder, "update header set value = '7' where key = 'seed'")
+
+
+def bad_config(folder: Path) -> None:
+    sql(folder, """update header set value = '{"config": {"nme": "x"}}' where key = 'notes'""")
+
+
+def bad_trial(folder: Path) -> None:
+    sql(folder, "update trials set choices = '{}' where number = 0")
+
+
+def no_trials(folder: Path) -> None:
+    sql(folder, "drop table results")
+
+
+def in_python(folder: Path) -> None:
+    (folder / "study.db").unlink()
+    space = SearchSpace("mine", [Choice("x", (1, 2))])
+    from netwright.controllers.random import RandomSearch
+
+    made = Study(space, RandomSearch(space), lambda a: 0.5, sqlite_url(folder / "study.db"))
+    made.store.close()
+
+
+def sql(folder: Path, text: str) -> None:
+    with sqlite3.connect(folder / "study.db") as connection:
+        assert connection.execute(text).rowcount != 0
+    connection.close()
+
+
+DAMAGES: dict[Callable[[Path], None], str] = {
+    garbage: "sound database",
+    empty: "must hold a study",
+    truncated: "sound database",
+    folder_instead: "must have a journal",
+    another_database: "must be of format 1",
+    no_json: "sound database",
+    other_format: "must be of format 1",
+    other_seed: "goes on only as it began",
+    bad_config: "did you mean name?",
+    bad_trial: "must decide 'layer1.height'",
+    no_trials: "sound database",
+    in_python: "begun in Python",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("command", ["resume", "top", "show", "tune", "train", "report"])
+def test_a_damaged_study_is_left_as_it_is(
+    command: str, damage: Callable[[Path], None], study: Path, run: Run
+) -> None:
+    damage(study)
+    before = tree(study)
+    refused(run(command, study), DAMAGES[damage])
+    assert tree(study) == before
+
+
+def test_export_needs_a_trained_study(study: Path, run: Run) -> None:
+    before = tree(study)
+    refused(run("export", study), "netwright train")
+    refused(run("predict", study, study), "netwright train")
+    assert tree(study) == before
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+@pytest.mark.parametrize(
+    "setting", ["study.seed=5", "space.depths=[3]", "data.validation=0.5", "controller.batch=2"]
+)
+def test_the_search_cannot_be_changed_afterwards(
+    command: str, setting: str, study: Path, run: Run
+) -> None:
+    before = tree(study)
+    refused(run(command, study, "--set", setting), "only what comes after", setting.split(".")[0])
+    assert tree(study) == before
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+@pytest.mark.parametrize("setting", ["training.epoch=1", "final.epochs=x", "data.source=gone.npz"])
+def test_bad_settings_after_a_search_write_nothing(
+    command: str, setting: str, study: Path, run: Run
+) -> None:
+    before = tree(study)
+    refused(run(command, study, "--set", setting))
+    assert tree(study) == before
+
+
+def test_a_trial_must_be_there(study: Path, run: Run) -> None:
+    refused(run("show", study, 3), "from 0 to 2; got 3")
+    refused(run("show", "v1", 0), "goes with a study's folder")
+
+
+def test_the_place_to_write_is_checked_before_any_work(
+    study: Path, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    before = tree(tmp_path)
+    refused(run("train", study, "--out", tmp_path / "file"), "is a file")
+    refused(run("train", study, "--out", tmp_path / "file" / "x"), "is a file")
+    refused(run("report", study, "--out", tmp_path / "study"), str(tmp_path))
+    refused(run("show", study, "--svg", tmp_path / "no" / "it.svg"), "no/it.svg")
+    assert tree(tmp_path) == before
+
+
+def test_a_control_must_search_the_same_space(study: Path, run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    sets = [*SETS, "--set", "space.filters=[4]", "--trials", "1", "--set", "controller.batch=1"]
+    assert run("search", "digits", "--study", other, *sets)[0] == 0
+    before = tree(tmp_path)
+    refused(run("report", study, "--control", other), "same space", str(other))
+    refused(run("report", study, "--control", tmp_path / "none"), "must have a journal")
+    assert tree(tmp_path) == before

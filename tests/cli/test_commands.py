@@ -1,0 +1,244 @@
+"""What the commands promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests.cli.conftest import (
+    SETS,
+    Road,
+    Run,
+    refused,
+    tree,
+)
+
+
+def test_presets_lists_all_with_what_they_are_for(run: Run) -> None:
+    code, out, err = run("presets", "--json")
+    rows = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [r["name"] for r in rows] == [
+        "cifar10-small",
+        "cifar10-v1",
+        "cifar10-v2",
+        "cifar10-v3",
+        "digits",
+    ]
+    assert all(r["about"] for r in rows)
+    assert len(run("presets")[1].splitlines()) == 5
+
+
+def test_the_road_leaves_no_database_file_open(road: Road) -> None:
+    names = {path.name for path in road.folder.iterdir()}
+    assert names == {"study.db", "network", "report.html"}
+
+
+def test_search_says_the_best_and_shows_progress_on_stderr(road: Road) -> None:
+    found = road.json("search")
+    assert found["study"] == str(road.folder)
+    assert found["trials"] == 3
+    assert 0 <= found["best"]["score"] <= 1
+    assert found["best"]["parameters"] > 0
+    assert "layer1.height" in found["best"]["architecture"]
+    assert "searching" in road.said["search"][2]
+    assert "3/3" in road.said["search"][2]
+
+
+def test_top_orders_by_score_and_says_why_others_failed(road: Road, run: Run) -> None:
+    code, out, _ = run("top", road.folder, "--json")
+    found = json.loads(out)
+    scores = [row["score"] for row in found["top"]]
+    assert code == 0
+    assert 1 <= len(scores) <= 3
+    assert scores == sorted(scores, reverse=True)
+    assert found["failed"] == []
+    assert found["top"][0] == road.json("search")["best"]
+    assert len(json.loads(run("top", road.folder, "-n", 1, "--json")[1])["top"]) == 1
+
+
+def test_top_prints_scores_whole_in_80_columns(
+    road: Road, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    best = json.loads(run("top", road.folder, "--json")[1])["top"]
+    code, out, _ = run("top", road.folder)
+    lines = out.splitlines()
+    assert code == 0
+    assert len(lines) == 1 + len(best)
+    assert lines[0].split() == ["trial", "score", "reward", "parameters", "cost", "architecture"]
+    for row, line in zip(best, lines[1:], strict=True):
+        assert len(line) <= 80
+        cells = line.split()
+        assert cells[:2] == [str(row["trial"]), f"{row['score']:.4f}"]
+        assert cells[2] == f"{row['reward']:.4f}"
+        assert cells[3] == f"{row['parameters']:,}"
+        assert "2 layers" in line
+
+
+def test_show_knows_the_papers_network(run: Run) -> None:
+    code, out, err = run("show", "v1", "--json")
+    shown = json.loads(out)
+    assert (code, err) == (0, "")
+    assert shown["parameters"] == 4201630
+    assert shown["convolution_weights"] == 4199868
+    assert len(shown["layers"]) == 15
+    assert shown["image"] == [3, 32, 32]
+    assert shown["architecture"]["digest"]
+    code, out, _ = run("show", "v1")
+    assert code == 0
+    assert "4,201,630 parameters, 4,199,868 of them convolution weights" in out
+    wider = json.loads(run("show", "v1", "--json", "--set", "child.widen=40")[1])
+    assert wider["parameters"] > 2 * 4201630
+
+
+def test_show_gives_a_trial_of_a_study_and_draws_it(road: Road, run: Run, tmp_path: Path) -> None:
+    best = road.json("search")["best"]
+    number = best["trial"]
+    code, out, _ = run("show", road.folder, number, "--json", "--svg", tmp_path / "it.svg")
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["parameters"] == best["parameters"]
+    assert (shown["image"], shown["classes"]) == ([1, 8, 8], 10)
+    assert shown["architecture"]["values"] == best["architecture"]
+    assert json.loads(run("show", road.folder, "--json")[1])["title"] == shown["title"]
+    assert (tmp_path / "it.svg").read_text().startswith("<svg")
+
+
+def test_an_architecture_that_was_shown_can_be_kept_and_shown_again(
+    road: Road, run: Run, tmp_path: Path
+) -> None:
+    first = json.loads(run("show", road.folder, "--json")[1])["architecture"]
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(first))
+    code, out, _ = run("show", path, "--json")
+    assert code == 0
+    assert json.loads(out)["architecture"] == first
+
+
+def test_tune_says_the_best_setting(road: Road) -> None:
+    found = road.json("tune")
+    assert found["runs"] == 1
+    assert found["setting"]["learning_rate"] == 0.1
+    assert 0 <= found["score"] <= 1
+    assert "tuning" in road.said["tune"][2]
+
+
+def test_train_opens_the_test_set_once_and_says_so_before(road: Road) -> None:
+    found = road.json("train")
+    assert 0 <= found["test_accuracy"] <= 1
+    assert found["tuned"] is True
+    assert found["trial"] == road.json("tune")["trial"]
+    assert found["network"] == str(road.folder / "network")
+    assert "open_test" not in road.events["search"] + road.events["tune"]
+    after = road.events["train"]
+    assert after.count("open_test") == 1
+    assert after.count("train") == 1
+    assert after.index("open_test") < after.index("train")
+    assert road.events["report"] == after
+    assert "training" in road.said["train"][2]
+
+
+def test_export_writes_every_form(road: Road) -> None:
+    found = road.json("export")
+    assert set(found) == {"weights", "python", "torch.export", "onnx"}
+    assert all("equal to torch within" in found[kind] for kind in ("python", "onnx"))
+    names = {path.name for path in (road.folder / "network").iterdir()}
+    assert names >= {
+        "network.json",
+        "weights.safetensors",
+        "network.py",
+        "network.pt2",
+        "network.onnx",
+    }
+
+
+def test_report_is_one_page_that_needs_nothing_else(road: Road) -> None:
+    text = (road.folder / "report.html").read_text()
+    assert "<html" in text
+    assert "<link" not in text
+    assert "<script src" not in text
+    for mark in ('src="http', 'href="http', "@import", "url(http"):
+        assert mark not in text
+    assert road.said["report"][1] == f"report: {road.folder / 'report.html'}\n"
+
+
+def test_predict_names_classes(road: Road, run: Run, tmp_path: Path) -> None:
+    digits = load_digits()
+    for i in range(4):
+        pixels = np.rint(digits.images[i] * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    code, out, err = run("predict", road.folder, tmp_path, "--json")
+    rows = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [row["image"] for row in rows] == [str(tmp_path / f"{i}.png") for i in range(4)]
+    assert all(row["class"] in map(str, range(10)) for row in rows)
+    assert all(0 < row["probability"] <= 1 for row in rows)
+    code, out, _ = run("predict", road.folder / "network", tmp_path / "0.png")
+    assert out.split()[0] == rows[0]["class"]
+
+
+def test_resume_goes_on(study: Path, run: Run) -> None:
+    code, out, err = run("resume", study, "--trials", 5, "--json")
+    assert code == 0
+    assert json.loads(out)["trials"] == 5
+    assert "5/5" in err
+    assert {path.name for path in study.iterdir()} == {"study.db"}
+
+
+def test_train_takes_an_architecture_file(road: Road, run: Run, tmp_path: Path) -> None:
+    path, target = tmp_path / "mine.json", tmp_path / "out"
+    path.write_text(json.dumps(json.loads(run("show", road.folder, "--json")[1])["architecture"]))
+    args = ("train", "--architecture", path, "--config", "digits", "--out", target)
+    code, out, _ = run(*args, *SETS, "--json")
+    assert code == 0
+    assert 0 <= json.loads(out)["test_accuracy"] <= 1
+    assert {p.name for p in target.iterdir()} == {
+        "network.json",
+        "weights.safetensors",
+        "training.db",
+    }
+
+
+def test_a_looked_at_study_is_not_changed(study: Path, run: Run) -> None:
+    before = tree(study)
+    for args in (("top", study), ("show", study), ("show", study, 1, "--json")):
+        assert run(*args)[0] == 0
+    assert tree(study) == before
+
+
+def process(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "netwright.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "args", [["search", "no-such-preset"], ["top", "/no/such/study"]], ids=" ".join
+)
+def test_a_process_ends_with_one_line_and_2(args: list[str]) -> None:
+    ended = process(*args)
+    refused((ended.returncode, ended.stdout, ended.stderr), args[1])
+
+
+def test_an_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import netwright.config
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(netwright.config, "load_config", interrupt)
+    code, out, err = run("search", "digits")
+    assert (code, out) == (130, "")
+    assert err.splitlines() == ["netwright: interrupted; go on with: netwright resume STUDY"]
+
+
+def test_a_message_is_one_line_whatever_a_path_holds(run: Run, tmp_path: Path) -> None:
+    line = refused(run("top", tmp_path / "a\nb:warning:[red]"))
+    assert "a b:warning:[red]" in line
