@@ -61,3 +61,8 @@ class ChildError(NetwrightError):
 
 class TimeLimitError(ChildError):
     """A child that ran past its time limit."""
+
+
+def out_of_range(key: str, rule: str, value: object, remedy: object = "...") -> str:
+    """Return the line on a setting that breaks a rule; `key` is whole, as "training.epochs"."""
+    return f"{key} {rule}; got {value!r}; use --set {key}={remedy}"

@@ -95,6 +95,11 @@ class Event:
 class Store(Protocol):
     """The append-only journal of one study; a finished trial never changes."""
 
+    url: str  # where it is, for messages
+
+    def exists(self) -> bool:
+        """Say whether there is a study here; reads only."""
+
     def create(self, header: Mapping[str, Any]) -> None:
         """Write the header of a new study; raise `StudyError` where one is."""
 
@@ -104,8 +109,11 @@ class Store(Protocol):
     def add_proposal(self, trials: Sequence[Trial], payload: Mapping[str, Any]) -> None:
         """Journal a proposal and its running trials, all or nothing."""
 
-    def finish(self, trial: Trial) -> None:
-        """Make a finished trial durable; raise `StudyError` if it was finished before."""
+    def finish(self, trial: Trial, tell: bool = False) -> None:
+        """Make a finished trial durable, and with `tell` journal that the controller is told.
+
+        Raises `StudyError` if it was finished before.
+        """
 
     def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Append an event."""

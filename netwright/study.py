@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from netwright.depth import DepthSchedule
 from netwright.errors import StudyError, UsageError
-from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot
+from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot, Store
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.store import SqlStore
@@ -85,7 +86,7 @@ class Study:
         self.schedule = schedule
         self.retrain_duplicates = retrain_duplicates
         self.failure_reward = failure_reward
-        self.store = SqlStore(storage)
+        self.store: Store = SqlStore(storage)
         self._trials: list[Trial] = []
         self._told: set[int] = set()
         self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
@@ -126,8 +127,6 @@ class Study:
         }
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
-        import json
-
         header = self.store.header()
         for key, now in json.loads(json.dumps(identity)).items():
             if header.get(key) != now:

@@ -12,7 +12,7 @@ from netwright.controllers.encoding import Encoding
 from netwright.controllers.losses import ema, reinforce_loss
 from netwright.controllers.policy import Policy
 from netwright.controllers.threads import single_thread
-from netwright.errors import ConfigError
+from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
@@ -57,7 +57,7 @@ class PolicySettings:
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(f"controller.{name} {rule}; got {value!r}; use --set controller.{name}=...")
+    raise ConfigError(out_of_range(f"controller.{name}", rule, value))
 
 
 class PolicyGradient:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from netwright.errors import ConfigError
+from netwright.errors import ConfigError, out_of_range
 
 WHITENINGS = ("channel", "zca", "none")
 
@@ -75,7 +75,7 @@ class DataSettings:
 
 
 def _refuse(name: str, rule: str, value: object, remedy: str) -> None:
-    raise ConfigError(f"data.{name} {rule}; got {value!r}; use --set data.{name}={remedy}")
+    raise ConfigError(out_of_range(f"data.{name}", rule, value, remedy))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netwright.errors import SpaceError
+from netwright.errors import SpaceError, out_of_range
 from netwright.space import (
     Assignment,
     Choice,
@@ -94,7 +94,7 @@ class ConvSettings:
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
-    raise SpaceError(f"space.{name} {rule}; got {value!r}; use --set space.{name}=...")
+    raise SpaceError(out_of_range(f"space.{name}", rule, value))
 
 
 def space(name: str, settings: ConvSettings) -> SearchSpace:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.data.images import Pipeline
-from netwright.errors import ChildError, ConfigError
+from netwright.errors import ChildError, ConfigError, out_of_range
 from netwright.training.limits import Deadline
 from netwright.training.schedules import step_rate
 
@@ -60,7 +60,7 @@ class Recipe:
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(f"training.{name} {rule}; got {value!r}; use --set training.{name}=...")
+    raise ConfigError(out_of_range(f"training.{name}", rule, value))
 
 
 def reward_of(curve: list[float], recipe: Recipe) -> tuple[float, float]:
