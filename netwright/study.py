@@ -159,7 +159,7 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The completed trial of the highest score, the earliest of equals."""
+        """The completed trial of the highest reward, the earliest of equals."""
         top = self.top(1)
         if not top:
             raise StudyError(
@@ -168,11 +168,11 @@ class Study:
         return top[0]
 
     def top(self, n: int) -> list[Trial]:
-        """Return the n completed trials of the highest scores, each canonical form once."""
+        """Return the n completed trials of the highest rewards, each canonical form once."""
         seen: set[Architecture] = set()
         result = []
-        done = [t for t in self._trials if t.completed and t.score is not None]
-        for trial in sorted(done, key=lambda t: (-(t.score or 0.0), t.number)):
+        done = [t for t in self._trials if t.completed and t.reward is not None]
+        for trial in sorted(done, key=lambda t: (-(t.reward or 0.0), t.number)):
             if self._canonical[trial.number] not in seen:
                 seen.add(self._canonical[trial.number])
                 result.append(trial)

@@ -12,6 +12,17 @@ from netwright.space import Architecture, Option
 Detail = float | int | str
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What a score is called, and whether less of it is better.
+
+    Which trial is best always goes by the reward; this is for words and axes.
+    """
+
+    name: str = "accuracy"
+    lower: bool = False
+
+
 class TrialState(enum.StrEnum):
     """Where a trial stands; COMPLETED and FAILED never change again."""
 
@@ -24,8 +35,9 @@ class TrialState(enum.StrEnum):
 class Evaluation:
     """What training a child gave.
 
-    score: the validation score that people read, higher is better (accuracy in [0, 1] for images).
-    reward: what the controller learns from; must be finite.
+    score: the validation score that people read: accuracy in [0, 1] for images, perplexity or bits
+        per character for text.
+    reward: what the controller learns from, higher is better; must be finite.
     curve: the score after each epoch.
     cost: seconds of training.
     parameters: weights of the child, 0 where that means nothing.
