@@ -27,11 +27,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from netwright.children.baselines import vgg_of_size
-from netwright.config import Config, load_config
+from netwright.config import load_config
 from netwright.evaluators.image import train_final
-from netwright.finishing import best_setting, final_recipe, maker
+from netwright.finishing import best_setting
 from netwright.seeding import derive_seed, rng
 from netwright.study import Study
+from netwright.tasks.images import ImageConfig, maker
 from netwright.training.image import Recipe
 from netwright.workspace import Workspace
 
@@ -57,7 +58,7 @@ class Finals:
     """The final trainings of one study seed, cached in `out`/finals.json."""
 
     out: Path
-    config: Config
+    config: ImageConfig
     study: Study
 
     def train(self, key: str, make: Make, seed: int, recipe: Recipe | None = None) -> float:
@@ -68,7 +69,7 @@ class Finals:
             result = train_final(
                 make,
                 self.config.data,
-                final_recipe(self.config, recipe or self.config.training, None),
+                self.config.final_recipe(recipe or self.config.training, None),
                 seed=self.config.study.seed,
                 child_seed=seed,
                 opened=lambda: self.study.store.add_event(
@@ -137,6 +138,7 @@ def main() -> None:
     if args.only:
         return
     base = load_config(args.config, args.settings)
+    assert isinstance(base, ImageConfig), "only images have the hand-drawn network"
     print(f"\n| search | best validation | mean of top 5 | mean of all | seed |\n{'|---' * 5}|")
     for (name, seed), study in studies.items():
         scores = [t.score or 0.0 for t in study.trials]
@@ -161,7 +163,7 @@ LABELS = {
 
 
 def finals(
-    out: Path, base: Config, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
+    out: Path, base: ImageConfig, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
 ) -> list[str]:
     results: dict[str, list[float]] = {name: [] for name in LABELS}
     for seed in range(seeds):
@@ -181,7 +183,7 @@ def finals(
                 tuned = best_setting(study)
                 if tuned is not None:
                     number, setting, _ = tuned
-                    recipe, child = setting.apply(config.training, config.child)
+                    recipe, child = config.at(setting)
                     make = maker(space, study.trial(number).architecture, child)
                     key = f"{name} tuned trial {number} {where}"
                     results[f"{name} tuned"].append(runs.train(key, make, child_seed, recipe))

@@ -13,6 +13,7 @@ from netwright.errors import NetwrightError, UsageError
 if TYPE_CHECKING:
     from netwright.config import Config
     from netwright.study import Study
+    from netwright.tasks.results import Finished
     from netwright.workspace import Workspace
 
 app = typer.Typer(
@@ -133,7 +134,7 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
         return
     say(
         f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
-        f"validation {best.score:.4f}"
+        f"validation {config.metric.name} {best.score:.4f}"
     )
     where = place.folder
     say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
@@ -183,21 +184,16 @@ def show(
     as_json: JsonOpt = False,
 ) -> None:
     """Show one architecture, layer by layer."""
-    from netwright.showing import describe, resolve
+    from netwright.showing import resolve
 
-    shown = describe(*resolve(what, trial, settings or []))
+    shown = resolve(what, trial, settings or [])
     if svg is not None:
-        from netwright.report.drawing import draw_network
-
-        svg.write_text(draw_network(shown.plan, shown.title))
+        svg.write_text(shown.svg())
     if as_json:
         print_json(shown.to_dict())
         return
     out.print(shown.table())
-    say(
-        f"{shown.plan.parameters:,} parameters, {shown.plan.convolution_weights:,} of them "
-        f"convolution weights"
-    )
+    say(shown.summary())
 
 
 @app.command()
@@ -211,24 +207,28 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     runs = finishing.tune_runs(config, opened)
     if not runs:
         _ = opened.best
-    _ = evaluator.data
-    points = len(finishing.grid(config))
+    config.prepare(evaluator)
+    points = len(config.grid())
     what = f"{len(runs)} runs = {len(runs) // points} architectures x {points} settings"
     err.print(what, markup=False)
-    top_score = 0.0
+    records: list[Any] = []
     with counting(err, "tuning", len(runs)) as advance:
         for record in finishing.tune(config, opened, evaluator):
-            top_score = max(top_score, record["score"] or 0.0)
-            advance(f"best {top_score:.4f}")
+            records.append(record)
+            run = finishing.best_run(records)
+            advance(f"best {run['score']:.4f}" if run else "")
     best = finishing.best_setting(opened)
     if best is None:
         raise NetwrightError(f"all {len(runs)} runs of the grid failed; see the report")
     number, setting, score = best
     if as_json:
-        print_json({"runs": len(runs), "trial": number, "setting": vars(setting), "score": score})
+        print_json({"runs": len(runs), "trial": number, "setting": setting, "score": score})
         return
-    values = ", ".join(f"{name} {value}" for name, value in vars(setting).items())
-    say(f"best of {len(runs)} runs: trial {number}, {values}: validation {score:.4f}")
+    values = ", ".join(f"{name} {value}" for name, value in setting.items())
+    say(
+        f"best of {len(runs)} runs: trial {number}, {values}: validation {config.metric.name} "
+        f"{score:.4f}"
+    )
 
 
 def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
@@ -261,7 +261,7 @@ def train(
 ) -> None:
     """Train the winner on training and validation data, test it once, save it."""
     from netwright import finishing
-    from netwright.network import save_network
+    from netwright.config import load_config
     from netwright.progress import counting
     from netwright.workspace import check_folder
 
@@ -271,37 +271,31 @@ def train(
         place, loaded, opened = _open(study, settings)
         target = target or place.network
         check_folder(target)
-        _ = opened.best
-        _ = loaded.make_evaluator(opened.space).data
-        epochs = loaded.final.epochs or loaded.training.epochs
-        with counting(err, "training", epochs) as advance:
+        loaded.check_final(opened.space, opened.best.architecture)
+        with counting(err, "training", loaded.final_epochs) as advance:
             finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
     else:
-        finished, target = _train_file(str(architecture), config, target, settings or [])
-    save_network(target, finished)
+        loaded = load_config(config, settings or [])
+        finished, target = _train_file(str(architecture), loaded, target)
+    finished.save(target)
     if as_json:
         print_json({"network": str(target), **finished.record})
         return
     if study is not None and (times := len(opened.events("open_test"))) > 1:
         err.print(f"note: the test set of this study was opened {times} times", markup=False)
-    say(
-        f"test accuracy {finished.result.test_accuracy:.4f}, {finished.record['parameters']:,} "
-        f"parameters, {finished.result.seconds:.0f} s; saved in {target}"
-    )
+    say(f"{loaded.summary(finished.record)}; saved in {target}")
 
 
-def _train_file(source: str, config: str, target: Path | None, settings: list[str]) -> Any:
+def _train_file(source: str, loaded: Config, target: Path | None) -> tuple[Finished, Path]:
     from netwright import finishing
-    from netwright.config import load_config
     from netwright.progress import counting
     from netwright.spaces import load_architecture
 
     space, architecture = load_architecture(source)
-    loaded = load_config(config, settings)
     _prepare(loaded)
     target = target or Path("runs") / Path(source).stem / "network"
     finishing.check_file(loaded, space, architecture, target)
-    with counting(err, "training", loaded.final.epochs or loaded.training.epochs) as advance:
+    with counting(err, "training", loaded.final_epochs) as advance:
         finished = finishing.train_file(
             loaded, space, architecture, source, target, lambda e, a: advance(f"epoch {e}")
         )
@@ -318,11 +312,11 @@ def export(
     as_json: JsonOpt = False,
 ) -> None:
     """Write the trained network as safetensors + JSON, torch.export and ONNX."""
-    from netwright.exporting import export_network, find_images
+    from netwright.exporting import export_network, find_inputs
     from netwright.network import find_network
 
     source = find_network(study)
-    written = export_network(source, target or source, find_images(study), onnx=not no_onnx)
+    written = export_network(source, target or source, find_inputs(study), onnx=not no_onnx)
     if as_json:
         print_json(written)
         return
@@ -338,14 +332,14 @@ def predict(
 ) -> None:
     """Name the class of each image with a trained network."""
     from netwright.network import find_network, load_network
-    from netwright.network import predict as run
 
-    rows = run(load_network(find_network(network)), images)
+    trained = load_network(find_network(network))
+    rows = trained.predict(images)
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        say(f"{row['class']:<16} {row['probability']:.3f}  {row['image']}")
+        say(trained.say(row))
 
 
 @app.command()

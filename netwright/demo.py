@@ -11,11 +11,10 @@ from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
 from netwright.errors import StudyError
 from netwright.executors.local import InProcess
-from netwright.exporting import export_network, find_images
-from netwright.network import save_network
+from netwright.exporting import export_network, find_inputs
 from netwright.progress import counting, search_progress
 from netwright.reporting import write_study_report
-from netwright.showing import describe, resolve
+from netwright.showing import resolve
 from netwright.study import Study
 from netwright.workspace import Workspace
 
@@ -39,7 +38,7 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     if not (place.network.exists() and place.report.exists() and study.events("train")):
         _finish(place, control, config, study, err)
     record = study.events("train")[-1].payload
-    out.print(describe(*resolve(str(folder), int(record["trial"]), [])).table())
+    out.print(resolve(str(folder), int(record["trial"]), []).table())
     best, best_random = study.best.score or 0.0, other.best.score or 0.0
     lines = [
         f"validation accuracy  {best:.4f} by reinforcement learning, {best_random:.4f} by random "
@@ -76,11 +75,11 @@ def _finish(
     with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
         for record in finishing.tune(config, study, evaluator):
             advance(f"trial {record['trial']}: {record['score']}")
-    with counting(err, "final training", config.final.epochs or config.training.epochs) as advance:
+    with counting(err, "final training", config.final_epochs) as advance:
         finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))
-    save_network(place.network, finished)
+    finished.save(place.network)
     with counting(err, "export and report", 2) as advance:
-        export_network(place.network, place.network, find_images(place.folder))
+        export_network(place.network, place.network, find_inputs(place.folder))
         advance("network written")
         write_study_report(place.folder, control.folder, place.report)
         advance("report written")

@@ -2,80 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from netwright.children.conv import build
-from netwright.children.plan import ChildSettings, compile_plan
 from netwright.config import Config
 from netwright.errors import ChildError
-from netwright.evaluators.image import FinalResult, ImageEvaluator, train_final
+from netwright.protocols import Evaluator
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
-from netwright.training.image import Recipe
+from netwright.tasks.base import OnEpoch
+from netwright.tasks.results import Finished
 from netwright.workspace import check_folder
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One point of the grid."""
-
-    learning_rate: float
-    weight_decay: float
-    epsilon: float
-    drops: tuple[float, ...]
-
-    def apply(self, recipe: Recipe, child: ChildSettings) -> tuple[Recipe, ChildSettings]:
-        """Return recipe and child settings with this point's values."""
-        return (
-            replace(
-                recipe,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                drops=self.drops,
-            ),
-            replace(child, batch_norm_epsilon=self.epsilon),
-        )
+def tune_runs(config: Config, study: Study) -> list[tuple[int, dict[str, Any]]]:
+    """Return the runs of the grid, (trial number, point), in order."""
+    return [(t.number, p) for t in study.top(config.tune_top) for p in config.grid()]
 
 
-def grid(config: Config) -> list[Setting]:
-    """Return every combination of the tune section."""
-    t = config.tune
-    points = itertools.product(t.learning_rates, t.weight_decays, t.epsilons, t.drops)
-    return [Setting(*point) for point in points]
-
-
-def tune_runs(config: Config, study: Study) -> list[tuple[int, Setting]]:
-    """Return the runs of the grid, (trial number, setting), in order."""
-    return [(t.number, s) for t in study.top(config.tune.top) for s in grid(config)]
-
-
-def tune(config: Config, study: Study, evaluator: ImageEvaluator) -> Iterator[Mapping[str, Any]]:
+def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping[str, Any]]:
     """Train the best few at every point of the grid, on validation data; yield each run's record.
 
     Each run is an event "tune" of the journal; those that are there are not run again.
     """
     known = {_key(event.payload): event.payload for event in study.events("tune")}
-    for number, setting in tune_runs(config, study):
-        record: dict[str, Any] = {"trial": number, "setting": dataclasses.asdict(setting)}
+    for number, point in tune_runs(config, study):
+        record: dict[str, Any] = {"trial": number, "setting": point}
         if _key(record) in known:
             yield known[_key(record)]
             continue
         trial = study.trial(number)
-        recipe, child = setting.apply(config.training, config.child)
-        make = maker(study.space, trial.architecture, child)
         try:
-            result = evaluator.evaluate_module(make, recipe, trial.seed, config.execution.device)
-            record |= {"score": result.score, "cost": result.cost}
+            result = config.evaluate_point(evaluator, trial.architecture, point, trial.seed)
+            record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
         except ChildError as error:
             record |= {"score": None, "failure": str(error)}
         study.store.add_event("tune", record)
@@ -86,111 +50,69 @@ def _key(record: Mapping[str, Any]) -> str:
     return json.dumps([record["trial"], record["setting"]], sort_keys=True)
 
 
-def best_setting(study: Study) -> tuple[int, Setting, float] | None:
-    """Return (trial, setting, validation score) of the best run of the grid, None without one."""
-    runs = [event.payload for event in study.events("tune") if event.payload["score"] is not None]
-    if not runs:
-        return None
-    best = max(runs, key=lambda run: float(run["score"]))
-    values = {**best["setting"], "drops": tuple(best["setting"]["drops"])}
-    return int(best["trial"]), Setting(**values), float(best["score"])
+def best_run(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the record of the best run of the grid, the earliest of equals; None without one.
+
+    It goes by the reward; journals of images written before it was noted have only the score.
+    """
+    runs = [record for record in records if record["score"] is not None]
+    by = "reward" if all("reward" in run for run in runs) else "score"
+    return max(runs, key=lambda run: float(run[by]), default=None)
 
 
-def maker(
-    space: SearchSpace, architecture: Architecture, child: ChildSettings
-) -> Callable[[tuple[int, int, int], int], nn.Module]:
-    """Return what builds the child once image shape and classes are known."""
-    return lambda image, classes: build(space, architecture, image, classes, child)
+def best_setting(study: Study) -> tuple[int, Mapping[str, Any], float] | None:
+    """Return (trial, point, validation score) of the best run of the grid, None without one."""
+    best = best_run(event.payload for event in study.events("tune"))
+    return None if best is None else (int(best["trial"]), best["setting"], float(best["score"]))
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The final network with all that its file and its report need."""
-
-    space: SearchSpace
-    architecture: Architecture
-    child: ChildSettings
-    recipe: Recipe
-    result: FinalResult
-    record: Mapping[str, Any]
-
-
-def train_best(
-    config: Config,
-    study: Study,
-    on_epoch: Callable[[int, float | None], None] | None = None,
-) -> Finished:
+def train_best(config: Config, study: Study, on_epoch: OnEpoch | None = None) -> Finished:
     """Train the winner on training and validation data and test it once.
 
     The winner is the best run of the grid where `tune` was run, else the best trial. The journal
     gets "open_test" before the test set is read, and "train" with the result.
     """
     tuned = best_setting(study)
-    if tuned is None:
-        trial, recipe, child = study.best, config.training, config.child
-        score = trial.score
-    else:
-        trial = study.trial(tuned[0])
-        recipe, child = tuned[1].apply(config.training, config.child)
-        score = tuned[2]
-    extra = {"trial": trial.number, "validation_score": score, "tuned": tuned is not None}
+    trial = study.best if tuned is None else study.trial(tuned[0])
+    score = trial.score if tuned is None else tuned[2]
     return train_architecture(
         config,
         study.space,
         trial.architecture,
-        recipe,
-        child,
+        point=None if tuned is None else tuned[1],
         journal=study.store.add_event,
-        extra=extra,
+        extra={"trial": trial.number, "validation_score": score, "tuned": tuned is not None},
         child_seed=derive_seed(study.seed, trial.number, "final"),
         on_epoch=on_epoch,
     )
-
-
-def final_recipe(config: Config, recipe: Recipe, rate: float | None) -> Recipe:
-    """Return the recipe of the final training; `rate` is the architecture's own token."""
-    if config.final.epochs:
-        recipe = replace(recipe, epochs=config.final.epochs)
-    return replace(recipe, learning_rate=rate) if rate else recipe
 
 
 def train_architecture(
     config: Config,
     space: SearchSpace,
     architecture: Architecture,
-    recipe: Recipe,
-    child: ChildSettings,
     *,
+    point: Mapping[str, Any] | None,
     journal: Callable[[str, Mapping[str, Any]], None],
     extra: Mapping[str, Any],
     child_seed: int,
-    on_epoch: Callable[[int, float | None], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Finished:
-    """Train any architecture for good and test it once; see `train_best`."""
-    child = replace(child, widen=child.widen + config.final.widen)
-    tuned = bool(extra.get("tuned"))
-    rate = compile_plan(space, architecture, (1, 8, 8), 2, child).learning_rate
-    recipe = final_recipe(config, recipe, None if tuned else rate)
-    result = train_final(
-        maker(space, architecture, child),
-        config.data,
-        recipe,
-        seed=config.study.seed,
+    """Train any architecture for good and test it once; see `train_best`.
+
+    point: of the grid, or None. extra: what else the journal notes of it.
+    """
+    finished = config.train_final(
+        space,
+        architecture,
+        point=point,
         child_seed=child_seed,
         opened=lambda: journal("open_test", {"by": "train", **extra}),
-        device=config.execution.device,
         on_epoch=on_epoch,
     )
-    record = {
-        **extra,
-        "test_accuracy": result.test_accuracy,
-        "parameters": sum(p.numel() for p in result.model.parameters()),
-        "seconds": result.seconds,
-        "recipe": dataclasses.asdict(recipe),
-        "child": dataclasses.asdict(child),
-    }
-    journal("train", record)
-    return Finished(space, architecture, child, recipe, result, record)
+    finished = replace(finished, record={**extra, **finished.record})
+    journal("train", finished.record)
+    return finished
 
 
 def check_file(
@@ -198,8 +120,7 @@ def check_file(
 ) -> None:
     """Raise a `UsageError` where `train_file` could not go on; writes nothing."""
     check_folder(target)
-    data = config.make_evaluator(space).data
-    compile_plan(space, architecture, data.shape, len(data.classes), config.child)
+    config.check_final(space, architecture)
 
 
 def train_file(
@@ -208,7 +129,7 @@ def train_file(
     architecture: Architecture,
     name: str,
     target: Path,
-    on_epoch: Callable[[int, float | None], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Finished:
     """Train an architecture that no study found; its journal is `target`/training.db."""
     target.mkdir(parents=True, exist_ok=True)
@@ -220,8 +141,7 @@ def train_file(
             config,
             space,
             architecture,
-            config.training,
-            config.child,
+            point=None,
             journal=store.add_event,
             extra={"architecture": name},
             child_seed=derive_seed(config.study.seed, 0, "final"),

@@ -44,13 +44,13 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str]
 def search_progress(
     console: Console, study: Study, trials: int, what: str = "searching"
 ) -> Iterator[Callable[[Trial], None]]:
-    """A bar over a search: trials, time left, the best score and the failures so far."""
+    """A bar over a search: trials, time left, the score of the best and the failures so far."""
     done = study.trials
     failed = sum(not trial.completed for trial in done)
-    best = max((trial.score for trial in done if trial.score is not None), default=None)
+    best = max((trial for trial in done if trial.completed), key=_reward, default=None)
 
     def note() -> str:
-        return f"best {'-' if best is None else f'{best:.4f}'}" + (
+        return f"best {'-' if best is None else f'{best.score:.4f}'}" + (
             f", {failed} failed" if failed else ""
         )
 
@@ -60,8 +60,12 @@ def search_progress(
         def on_trial(trial: Trial) -> None:
             nonlocal failed, best
             failed += not trial.completed
-            if trial.score is not None:
-                best = trial.score if best is None else max(best, trial.score)
+            if trial.completed and (best is None or _reward(trial) > _reward(best)):
+                best = trial
             progress.update(task, advance=1, note=note())
 
         yield on_trial
+
+
+def _reward(trial: Trial) -> float:
+    return trial.reward or 0.0

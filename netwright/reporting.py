@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netwright.children.plan import Plan, compile_plan
-from netwright.config import Config
 from netwright.errors import StudyError
 from netwright.report.page import ReportData, write_report
-from netwright.study import Study
 from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 
 def write_study_report(folder: Path, control: Path | None, target: Path) -> None:
     """Write the report of the study in `folder`, beside `control` where one is given."""
-    place = Workspace(folder)
-    config, study = place.open()
+    config, study = Workspace(folder).open()
     against: list[Trial] = []
     name = "random search"
     if control is not None:
@@ -29,6 +25,7 @@ def write_study_report(folder: Path, control: Path | None, target: Path) -> None
         against = other.trials
         if other_config.controller.name != "random":
             name = other_config.name
+    header = study.store.header()
     trained = [event.payload for event in study.events("train")]
     write_report(
         target,
@@ -36,21 +33,16 @@ def write_study_report(folder: Path, control: Path | None, target: Path) -> None
             name=config.name,
             space=study.space,
             trials=study.trials,
-            header={**study.store.header(), "config": config.to_dict(), "folder": str(folder)},
+            header={**header, "config": config.to_dict(), "folder": str(folder)},
             events=study.events(),
             snapshots=study.history(config.make_controller(study.space)),
-            plans=_plans(config, study, *place.shape(study)),
+            plans={
+                trial.number: config.plan_of(study.space, trial.architecture, header["notes"])
+                for trial in study.top(20)
+            },
             control=against,
             control_name=name,
+            metric=config.metric,
             final=trained[-1] if trained else {},
         ),
     )
-
-
-def _plans(
-    config: Config, study: Study, image: tuple[int, int, int], classes: int
-) -> dict[int, Plan]:
-    return {
-        trial.number: compile_plan(study.space, trial.architecture, image, classes, config.child)
-        for trial in study.top(20)
-    }

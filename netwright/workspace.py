@@ -50,7 +50,7 @@ class Workspace:
     def begin(self, config: Config) -> Study:
         """Start a study; raises `StudyError` where one is.
 
-        The data are read and whitened first, so that bad data leave nothing behind.
+        The data are read and prepared first, so that bad data leave nothing behind.
         """
         check_folder(self.folder)
         if self.exists():
@@ -60,14 +60,7 @@ class Workspace:
             )
         space = config.make_space()
         evaluator = config.make_evaluator(space)
-        data = evaluator.data
-        evaluator.pipelines(config.execution.device)
-        notes = {
-            "config": config.to_dict(),
-            "image": list(data.shape),
-            "classes": list(data.classes),
-            "images": {"training": len(data.train), "validation": len(data.valid)},
-        }
+        notes = {"config": config.to_dict(), **config.prepare(evaluator)}
         study = config.make_study(self.storage, notes)
         study.evaluator = evaluator
         return study
@@ -95,9 +88,3 @@ class Workspace:
                 f"in Python; open it with Study(...)"
             )
         return config_from_dict(notes["config"], str(self.folder))
-
-    def shape(self, study: Study) -> tuple[tuple[int, int, int], int]:
-        """Return (channels, height, width) and the number of classes of the study's data."""
-        notes = study.store.header()["notes"]
-        channels, height, width = notes["image"]
-        return (channels, height, width), len(notes["classes"])

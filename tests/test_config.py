@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from netwright.config import (
-    Config,
+    TASKS,
     config_from_dict,
     load_config,
     presets,
@@ -20,9 +21,17 @@ from netwright.config import (
     with_settings,
 )
 from netwright.errors import ConfigError
+from netwright.tasks.images import ImageConfig
 
 NAMES = ("cifar10-small", "cifar10-v1", "cifar10-v2", "cifar10-v3", "digits")
 PAPER = ("cifar10-v1", "cifar10-v2", "cifar10-v3")
+
+
+def images(source: str | Path, settings_: tuple[str, ...] = ()) -> ImageConfig:
+    """Return a configuration of the task images."""
+    config = load_config(source, settings_)
+    assert isinstance(config, ImageConfig)
+    return config
 
 
 def refused(data: Any, where: str = "here.toml") -> str:
@@ -51,7 +60,7 @@ def test_every_preset_loads_and_survives_plain_data(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_paper_presets_train_and_learn_as_the_paper_does(name: str) -> None:
-    config = load_config(name)
+    config = images(name)
     assert config.space.heights == (1, 3, 5, 7)
     assert config.space.widths == (1, 3, 5, 7)
     assert config.space.skips is True
@@ -89,7 +98,7 @@ def test_paper_presets_train_and_learn_as_the_paper_does(name: str) -> None:
 def test_v1_and_v2_grow_by_two_layers_every_1600_children(
     name: str, strides: tuple[int, ...]
 ) -> None:
-    config = load_config(name)
+    config = images(name)
     assert config.space.filters == (24, 36, 48, 64)
     assert config.space.strides == strides
     assert config.space.block == 1
@@ -103,13 +112,47 @@ def test_v1_and_v2_grow_by_two_layers_every_1600_children(
 
 
 def test_v3_is_13_blocks_of_3_with_two_poolings() -> None:
-    config = load_config("cifar10-v3")
+    config = images("cifar10-v3")
     assert config.space.filters == (6, 12, 24, 36)
     assert config.space.strides == (1,)
     assert config.space.depths == (13,)
     assert config.space.block == 3
     assert config.space.pools == (13, 24)
     assert config.study.depth is None
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+def test_data_that_name_no_task_are_of_images() -> None:
+    config = config_from_dict({}, "here.toml")
+    assert type(config) is TASKS["images"] is ImageConfig
+    assert config == config_from_dict({"task": "images"}, "here.toml")
+
+
+@pytest.mark.parametrize("task", ["", "image", "Images", 3, None, ["images"], {}])
+def test_an_unknown_task_is_refused_with_those_there_are(task: Any) -> None:
+    text = refused({"task": task, "trainig": {}})
+    assert f"task must be one of {', '.join(TASKS)}; got {task!r} in here.toml" in text
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_a_whole_configuration_in_order(task: str) -> None:
+    config = config_from_dict({"task": task}, "here.toml")
+    names = list(config.to_dict())
+    assert names[:4] == ["name", "about", "task", "space"]
+    assert names[-1] == "execution"
+    assert set(names) == {field.name for field in dataclasses.fields(config)}
+    assert config.make_space().kind == config.kind
+    assert json.loads(json.dumps(config.grid())) == config.grid()
+
+
+def test_what_a_study_is_leaves_out_length_place_and_what_comes_after() -> None:
+    base = load_config("digits")
+    for setting in ("study.trials=5", "execution.threads=2", "tune.top=1", "final.epochs=3"):
+        assert load_config("digits", [setting]).identity() == base.identity()
+    assert list(base.identity()) == ["space", "child", "controller", "data", "training", "study"]
+    assert load_config("digits", ["study.seed=5"]).identity() != base.identity()
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -306,7 +349,7 @@ def test_a_setting_must_go_through_sections() -> None:
 def test_a_file_is_read_and_settings_come_last(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\n[training]\nepochs = 7\nbatch = 9\n')
-    config = load_config(path, ["training.epochs=8"])
+    config = images(path, ("training.epochs=8",))
     assert config.name == "mine"
     assert (config.training.epochs, config.training.batch) == (8, 9)
     assert config.training.learning_rate == 0.1
@@ -344,7 +387,7 @@ def test_a_source_that_cannot_be_read_is_one_line(source: str) -> None:
 # --- anything -----------------------------------------------------------------------------------
 
 
-def known_keys(cls: Any = Config) -> set[str]:
+def known_keys(cls: Any = ImageConfig) -> set[str]:
     """Return every key that a configuration has, of all sections."""
     found = set()
     for field in dataclasses.fields(cls):

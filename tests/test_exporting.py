@@ -18,10 +18,9 @@ from netwright.children.source import module_source
 from netwright.data.images import DataSettings, ImageSet, Preprocess
 from netwright.evaluators.image import FinalResult
 from netwright.exporting import export_network
-from netwright.finishing import Finished
-from netwright.network import Classifier, load_network, save_network
+from netwright.network import load_network
 from netwright.space import Architecture, SearchSpace
-from netwright.training.image import Recipe
+from netwright.tasks.image_network import Classifier, FinishedClassifier, ImageNetwork
 from tests.strategies import CONV_SPACES, conv_architectures
 
 
@@ -31,7 +30,7 @@ def _finished(
     image: tuple[int, int, int] = (3, 9, 9),
     child: ChildSettings | None = None,
     **data: object,
-) -> Finished:
+) -> FinishedClassifier:
     """Return a network as training leaves it: its statistics are not the start's."""
     torch.manual_seed(1)
     child = child or ChildSettings()
@@ -44,10 +43,16 @@ def _finished(
         model(preprocess(pixels.float() / 255))
     classes = ("cat", 'dog "x"', "bird", "frog")
     result = FinalResult(model.eval(), preprocess, classes, image, 0.5, 1.0)
-    return Finished(space, architecture, child, Recipe(), result, {"test_accuracy": 0.5})
+    return FinishedClassifier(
+        space=space,
+        architecture=architecture,
+        record={"test_accuracy": 0.5},
+        child=child,
+        result=result,
+    )
 
 
-def _expected(finished: Finished, images: torch.Tensor) -> torch.Tensor:
+def _expected(finished: FinishedClassifier, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         result: torch.Tensor = Classifier(finished.result.preprocess, finished.result.model)(images)
     return result
@@ -57,9 +62,10 @@ def _expected(finished: Finished, images: torch.Tensor) -> torch.Tensor:
 def test_saved_networks_load_to_the_same_bits(name: str, tmp_path: Path) -> None:
     space = CONV_SPACES[name]
     finished = _finished(space, space.sample(random.Random(2)))
-    save_network(tmp_path, finished)
+    finished.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["network.json", "weights.safetensors"]
     network = load_network(tmp_path)
+    assert isinstance(network, ImageNetwork)
     images = torch.rand(5, 3, 9, 9)
     with torch.no_grad():
         assert torch.equal(network.module(images), _expected(finished, images))
@@ -98,9 +104,9 @@ def test_the_written_python_equals_the_network(
 def test_every_form_is_written_checked_and_runs_without_netwright(tmp_path: Path) -> None:
     space = CONV_SPACES["types"]
     finished = _finished(space, space.sample(random.Random(11)), upsample=12)
-    save_network(tmp_path / "network", finished)
+    finished.save(tmp_path / "network")
     images = torch.rand(6, 3, 9, 9)
-    lines = export_network(tmp_path / "network", tmp_path / "out", images)
+    lines = export_network(tmp_path / "network", tmp_path / "out", (images,))
     assert set(lines) == {"weights", "python", "torch.export", "onnx"}
     assert all(
         "equal to torch within" in lines[kind] for kind in ("python", "torch.export", "onnx")

@@ -171,7 +171,7 @@ def test_decisions_are_a_table_with_layers_as_rows() -> None:
 # --- tables -------------------------------------------------------------------------------------
 
 
-def test_top_rows_sorts_by_score_then_number_each_architecture_once() -> None:
+def test_top_rows_sorts_by_reward_then_number_each_architecture_once() -> None:
     trials = [
         trial(0, 0.5, "a"),
         trial(1, 0.9, "b"),

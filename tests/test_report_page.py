@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from netwright.children.plan import compile_plan
+from netwright.children.plan import Plan, compile_plan
 from netwright.protocols import Event, PolicySnapshot
 from netwright.report.page import ReportData, render, verdict, write_report
 from netwright.report.record import moment, toml_text
@@ -182,12 +182,13 @@ def test_the_full_page_is_self_contained_escaped_and_labelled() -> None:
 
 def test_headline_cards() -> None:
     text = full_page()
-    assert re.search(r"best validation score</dt><dd>0\.5700<span[^>]*>trial 7<", text)
+    assert re.search(r"best validation accuracy</dt><dd>0\.5700<span[^>]*>trial 7<", text)
     assert re.search(r"trials completed</dt><dd>8<span[^>]*>2 failed, 0 duplicates<", text)
     assert "test data opened</dt><dd>1 time<" in text
     assert "training of children</dt><dd>16.0 s" in text
     assert text.count("<dt>test accuracy</dt><dd>0.6250") == 2
     plan = full().plans[7]
+    assert isinstance(plan, Plan)
     assert f"parameters (best)</dt><dd>{plan.parameters:,}" in text
     assert "<dt>test accuracy" not in render(replace(full(), final={}))
 
@@ -195,7 +196,7 @@ def test_headline_cards() -> None:
 def test_timeline_counts_openings_and_gathers_tuning() -> None:
     text = full_page()
     assert "The test data was opened once." in text
-    assert "2 tuning runs, best validation score 0.6100, 1 failed" in text
+    assert "2 tuning runs, best validation accuracy 0.6100, 1 failed" in text
     assert "1970-01-02 01:00:03 UTC</time>test data opened, time 1: by &lt;script" in text
     assert "final training done: test accuracy 0.6250" in text
     assert "The test data was never opened." in render(report())
@@ -230,7 +231,7 @@ def test_the_page_says_who_is_ahead(lift: float, said: str) -> None:
     assert said in text
     gap = f"{-lift:+.4f}" if lift else "+0.0000"
     ahead = "random search" if lift > 0 else "this search" if lift < 0 else "level"
-    row = rf"<td>best score</td>.*{re.escape(gap)}</td><td>{ahead}</td></tr>"
+    row = rf"<td>best accuracy</td>.*{re.escape(gap)}</td><td>{ahead}</td></tr>"
     assert re.search(row, text)
     assert "The budgets differ" not in text
 

@@ -15,10 +15,10 @@ from netwright.controllers.random import RandomSearch
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
 from netwright.errors import ChildError, ConfigError, TimeLimitError
 from netwright.evaluators.image import ImageEvaluator, train_final
-from netwright.finishing import maker
 from netwright.space import SearchSpace
 from netwright.spaces import conv
 from netwright.study import Study
+from netwright.tasks.images import maker
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.schedules import step_rate

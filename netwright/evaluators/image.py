@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from netwright.children.conv import build
@@ -28,6 +27,7 @@ from netwright.data.images import (
 from netwright.space import Architecture, SearchSpace
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
+from netwright.training.seeded import seeded
 from netwright.trial import Evaluation
 
 Built = Callable[[tuple[int, int, int], int], nn.Module]
@@ -106,21 +106,6 @@ class ImageEvaluator:
             cost=time.perf_counter() - started,
             parameters=sum(p.numel() for p in model.parameters()),
         )
-
-
-class seeded:  # noqa: N801
-    """A block in which torch's global generator starts from a seed, and is put back after."""
-
-    def __init__(self, seed: int) -> None:
-        self._fork = torch.random.fork_rng()
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from netwright.children.plan import Layer, Plan
-from netwright.report.html import FONT, INK, LINE, MUTED, escape, shorten, table
+from netwright.report.html import FONT, INK, LINE, MUTED, escape, shorten, svg_text, table
 from netwright.report.layout import (
     POOL_GAP,
     POOL_LINE,
@@ -78,8 +78,8 @@ def draw_network(plan: Plan, title: str = "") -> str:
         f'font-family="{FONT}" fill="{INK}">',
         "<style>.nw-lane:hover .nw-wire{stroke-width:3.4}</style>",
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
-        _text(centre, 26, shown, 16, weight=650),
-        _text(centre, 26 if not shown else 45, note, 11, MUTED),
+        svg_text(centre, 26, shown, 16, weight=650),
+        svg_text(centre, 26 if not shown else 45, note, 11, MUTED),
         *(
             _pool_bar(centre, box / 2 + max(reach.values()), places[r], row.pooled)
             for r, row in enumerate(rows)
@@ -102,24 +102,6 @@ def _summary(plan: Plan) -> str:
 
 
 # --- how it is drawn ----------------------------------------------------------------------------
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    colour: str = INK,
-    *,
-    anchor: str = "middle",
-    weight: int = 400,
-) -> str:
-    if not text:
-        return ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" font-weight="{weight}" '
-        f'fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
 
 
 def _colour(row: int) -> str:
@@ -186,7 +168,7 @@ def _bend(
 
 def _pool_bar(centre: float, reach: float, below: Place, times: int) -> str:
     y = below.y - POOL_GAP / 2
-    return _bar(centre - reach, centre + reach, y, times) + _text(
+    return _bar(centre - reach, centre + reach, y, times) + svg_text(
         centre + 12, y - 4, _pool_text(times), 9.5, MUTED, anchor="start"
     )
 
@@ -215,15 +197,15 @@ def _box(row: Row, r: int, place: Place, centre: float, width: float) -> str:
             label = str(a) if a else "in"
             anchor = "start" if side < 0 else "end"
             y = place.port(side, k) + 3
-            parts.append(_text(x, y, label, 8.5, _colour(a), anchor=anchor, weight=600))
+            parts.append(svg_text(x, y, label, 8.5, _colour(a), anchor=anchor, weight=600))
     if row.layers:
         parts.append(_badge(left + 38, middle, row.key, _colour(r)))
     if len(row.layers) > 1:
         parts.append(_block_lines(row, place, left + 66, left + width - 24))
     else:
         x, anchor = (left + 62, "start") if row.layers else (centre, "middle")
-        parts.append(_text(x, middle - 3, row.title, 13, anchor=anchor, weight=600))
-        parts.append(_text(x, middle + 13, row.note, 10, MUTED, anchor=anchor))
+        parts.append(svg_text(x, middle - 3, row.title, 13, anchor=anchor, weight=600))
+        parts.append(svg_text(x, middle + 13, row.note, 10, MUTED, anchor=anchor))
         if row.layers and row.layers[0].kind != "batch_norm":
             parts.append(_window(row.layers[0], left + width - 40, middle))
     name = row.layers[0].label if len(row.layers) == 1 else row.key
@@ -232,7 +214,7 @@ def _box(row: Row, r: int, place: Place, centre: float, width: float) -> str:
 
 
 def _badge(x: float, y: float, text: str, colour: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="12" fill="{colour}"/>' + _text(
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="12" fill="{colour}"/>' + svg_text(
         x, y + 4, text, 11.5, "#ffffff", weight=650
     )
 
@@ -245,14 +227,14 @@ def _block_lines(row: Row, place: Place, left: float, right: float) -> str:
         if k in rises:
             times = layer.level - row.layers[k - 1].level
             parts.append(_bar(left + 92, right, y - 5, times))
-            parts.append(_text(left, y - 2, _pool_text(times), 9.5, MUTED, anchor="start"))
+            parts.append(svg_text(left, y - 2, _pool_text(times), 9.5, MUTED, anchor="start"))
             y += POOL_LINE
         size = f"{layer.size[0]}×{layer.size[1]} · {layer.in_channels} → {layer.channels}"
         parts.append(
             f'<g data-layer="{escape(layer.label)}">'
-            + _text(left, y, layer.label, 9, MUTED, anchor="start")
-            + _text(left + 30, y, layer.describe(), 12, weight=600, anchor="start")
-            + _text(right, y, size, 10, MUTED, anchor="end")
+            + svg_text(left, y, layer.label, 9, MUTED, anchor="start")
+            + svg_text(left + 30, y, layer.describe(), 12, weight=600, anchor="start")
+            + svg_text(right, y, size, 10, MUTED, anchor="end")
             + "</g>"
         )
         y += 18

@@ -76,6 +76,30 @@ def table(
     )
 
 
+def svg_text(
+    x: float,
+    y: float,
+    text: str,
+    size: float,
+    colour: str = INK,
+    *,
+    anchor: str = "middle",
+    weight: int = 400,
+    below: str = "",
+) -> str:
+    """Return an SVG text, escaped, with `below` as its subscript; "" for an empty one."""
+    if not text:
+        return ""
+    index = ""
+    if below:
+        drop = 0.26 * size
+        index = f'<tspan dy="{drop:.1f}" font-size="{0.74 * size:.1f}">{escape(below)}</tspan>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" font-weight="{weight}" '
+        f'fill="{colour}" text-anchor="{anchor}">{escape(text)}{index}</text>'
+    )
+
+
 def figure(svg: str, caption: str = "") -> str:
     """Return a figure around an SVG text; the caption is escaped."""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""

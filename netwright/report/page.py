@@ -12,12 +12,21 @@ from typing import Any
 from netwright.children.plan import Plan
 from netwright.protocols import Event, PolicySnapshot
 from netwright.report import plots, policy, tables
+from netwright.report.cells import draw_cell
 from netwright.report.drawing import draw_decisions, draw_network
 from netwright.report.html import details, duration, escape, figure, number, table
-from netwright.report.record import configuration, finish_section, reproduce, timeline
+from netwright.report.record import (
+    configuration,
+    finish_section,
+    reproduce,
+    results_on_test,
+    timeline,
+)
 from netwright.report.style import CSS
+from netwright.report.tables import ACCURACY, metric_name
 from netwright.space import SearchSpace
-from netwright.trial import Trial, TrialState
+from netwright.spaces.recurrent import Cell
+from netwright.trial import Metric, Trial, TrialState
 
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARGIN = 5e-5  # scores nearer than this look equal in the tables
@@ -31,9 +40,10 @@ class ReportData:
         (seconds since the epoch), and where they are known "command", "status" and "folder" (the
         study's folder, for the commands).
     snapshots: (trials told, what the policy would draw then), in that order.
-    plans: by trial number; empty for spaces that are not convolutional.
+    plans: networks or cells by trial number; empty for spaces that are neither.
     control: trials of `control_name` on the same space, evaluator and budget.
     final: the record of the final training, empty before it.
+    metric: what the scores are.
     """
 
     name: str
@@ -42,10 +52,11 @@ class ReportData:
     header: Mapping[str, Any]
     events: Sequence[Event]
     snapshots: Sequence[tuple[int, PolicySnapshot]]
-    plans: Mapping[int, Plan]
+    plans: Mapping[int, Plan | Cell]
     control: Sequence[Trial] = ()
     control_name: str = "random search"
     final: Mapping[str, Any] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
 
 def render(data: ReportData) -> str:
@@ -58,7 +69,7 @@ def render(data: ReportData) -> str:
         _best(data),
         _failures(data),
         finish_section(data.final),
-        timeline(data.events, data.header),
+        timeline(data.events, data.header, data.metric),
         configuration(data.header),
         reproduce(data.name, data.header),
     ]
@@ -114,16 +125,19 @@ def _head(data: ReportData) -> str:
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
     opened = sum(event.kind == "open_test" for event in data.events)
     counts = f"{total['failed']} failed, {total['duplicates']} duplicates"
+    better = ", lower is better" if data.metric.lower else ""
     cards = [
         _card(
-            "best validation score",
+            f"best validation {metric_name(data.metric)}",
             number(total["best"]),
-            f"trial {best[0].number}" if best else "no trial has completed",
+            f"trial {best[0].number}{better}" if best else "no trial has completed",
             lead=True,
         )
     ]
-    if "test_accuracy" in data.final:
-        cards.append(_card("test accuracy", _any_number(data.final["test_accuracy"]), lead=True))
+    cards += [
+        _card(name, _any_number(value), lead=True)
+        for name, value in results_on_test(data.final).items()
+    ]
     cards += [
         _card(
             "trials completed",
@@ -161,27 +175,35 @@ def _parameters(data: ReportData, best: Sequence[Trial]) -> str:
     if not best:
         return "–"
     plan, result = data.plans.get(best[0].number), best[0].evaluation
-    known = plan.parameters if plan else (result.parameters if result else 0)
+    known = result.parameters if result else 0
+    if isinstance(plan, Plan):
+        known = plan.parameters
     return number(known) if known else "–"
 
 
 def _rewards(data: ReportData) -> str:
     if not data.trials:
         return _section("Trials", _paragraph("No trial has been proposed yet.", "note"))
-    caption = "Points are trials, the steps the best score so far"
+    caption = f"Points are trials, the steps the best {metric_name(data.metric)} so far"
     caption += "; hollow points share the result of an equal architecture; crosses failed."
     most = max(len(data.trials), len(data.control))
     if most > plots.MOST_POINTS:
         caption += f" At most {plots.MOST_POINTS:,} points are drawn of each; the steps hold all."
-    curves = plots.curves(data.trials)
+    curves = plots.curves(data.trials, metric=data.metric)
+    chart = plots.rewards(data.trials, data.control, data.control_name, data.metric)
     return _section(
         "Trials",
-        figure(plots.rewards(data.trials, data.control, data.control_name), caption),
+        figure(chart, caption),
         "<h3>Learning curves of the best five</h3>" + figure(curves) if curves else "",
     )
 
 
-def verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> str:
+def verdict(
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    name: str,
+    metric: Metric = ACCURACY,
+) -> str:
     """Say in one sentence which of two `tables.summary` has the better best score."""
     a, b = ours["best"], theirs["best"]
     if a is None or b is None:
@@ -190,18 +212,23 @@ def verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> st
         return f"{missing} {verb} completed a trial, so there is nothing to compare."
     if abs(a - b) < MARGIN:
         return f"This search and {name} are level: both found {a:.4f}."
-    if a > b:
-        return f"This search is ahead in this one run: its best is {a:.4f}, that of {name} {b:.4f}."
+    what = f" {metric_name(metric)}" if metric.lower else ""
+    note = " (lower is better)" if metric.lower else ""
+    if (a < b) == metric.lower:
+        return (
+            f"This search is ahead in this one run: its best{what} is {a:.4f}, that of {name} "
+            f"{b:.4f}{note}."
+        )
     return (
-        f"{name[:1].upper()}{name[1:]} is ahead in this one run: its best is {b:.4f}, that of "
-        f"this search {a:.4f}."
+        f"{name[:1].upper()}{name[1:]} is ahead in this one run: its best{what} is {b:.4f}, that "
+        f"of this search {a:.4f}{note}."
     )
 
 
-def _ahead(a: float | None, b: float | None, name: str) -> str:
+def _ahead(a: float | None, b: float | None, name: str, metric: Metric) -> str:
     if a is None or b is None:
         return "–"
-    return "level" if abs(a - b) < MARGIN else "this search" if a > b else name
+    return "level" if abs(a - b) < MARGIN else "this search" if (a < b) == metric.lower else name
 
 
 def _control(data: ReportData) -> str:
@@ -209,14 +236,14 @@ def _control(data: ReportData) -> str:
     name = data.control_name
     rows = []
     for key, label in (
-        ("best", "best score"),
+        ("best", f"best {metric_name(data.metric)}"),
         ("mean_top_5", "mean of the best 5"),
         ("mean", "mean of all completed"),
         ("mean_last_quarter", "mean of the last quarter"),
     ):
         a, b = ours[key], theirs[key]
         gap = "–" if a is None or b is None else f"{a - b:+.4f}"
-        rows.append((label, number(a), number(b), gap, _ahead(a, b, name)))
+        rows.append((label, number(a), number(b), gap, _ahead(a, b, name, data.metric)))
     for key in ("trials", "completed", "failed", "duplicates"):
         rows.append((key, number(ours[key]), number(theirs[key]), "", ""))
     rows.append(("training", duration(ours["cost"]), duration(theirs["cost"]), "", ""))
@@ -224,11 +251,11 @@ def _control(data: ReportData) -> str:
     if ours["trials"] != theirs["trials"]:
         unequal = (
             f"The budgets differ: {ours['trials']:,} trials against {theirs['trials']:,}; more "
-            f"trials favour the best score."
+            f"trials favour the best."
         )
     return _section(
         f"Against {name}",
-        _paragraph(verdict(ours, theirs, name), "verdict"),
+        _paragraph(verdict(ours, theirs, name, data.metric), "verdict"),
         _paragraph(unequal) if unequal else "",
         table(("", "this search", name, "difference", "ahead"), rows, numeric=(1, 2, 3)),
         _paragraph("One run of each; differences may be chance.", "note"),
@@ -241,12 +268,13 @@ def _policy(data: ReportData) -> str:
             "What the controller learned", _paragraph("There is no record of the policy.", "note")
         )
     charts = policy.options(data.space, data.snapshots)
+    many = policy.many_options(data.space, data.snapshots)
     heat = policy.connections(data.space, data.snapshots)
     return _section(
         "What the controller learned",
         "<h3>Entropy</h3>",
         figure(plots.entropy(data.snapshots), "The lower, the surer the policy of its choices."),
-        "<h3>Options</h3>" if charts else "",
+        "<h3>Options</h3>" if charts or many else "",
         *(
             figure(
                 chart,
@@ -257,6 +285,7 @@ def _policy(data: ReportData) -> str:
             )
             for k, chart in enumerate(charts)
         ),
+        figure(many, "A row is an option: the darker, the more often it is drawn.") if many else "",
         "<h3>Connections</h3>" if heat else "",
         figure(heat, "How likely each layer is to take each earlier one.") if heat else "",
     )
@@ -269,16 +298,20 @@ def _best(data: ReportData) -> str:
             "Best architectures", _paragraph("No trial has completed with a score.", "note")
         )
     drawings = []
+    name = metric_name(data.metric)
     for k, trial in enumerate(best[:3]):
-        title = f"Trial {trial.number}, score {number(trial.score)}"
+        title = f"Trial {trial.number}, {name} {number(trial.score)}"
         drawing = _drawing(data, trial)
         drawings.append(f"<h3>{title}</h3>{drawing}" if k == 0 else details(title, drawing))
+    legend = ""
+    if any(tables.cell_in(trial.architecture) for trial in best):
+        legend = f". {tables.CELL_LEGEND}"
     return _section(
         "Best architectures",
         table(
-            tables.HEAD,
+            [name if column == "score" else column for column in tables.HEAD],
             tables.html_rows(best, 84),
-            caption=f"The best {len(best)}, each architecture once",
+            caption=f"The best {len(best)}, each architecture once{legend}",
             numeric=tables.NUMERIC,
         ),
         *drawings,
@@ -289,6 +322,13 @@ def _drawing(data: ReportData, trial: Trial) -> str:
     plan = data.plans.get(trial.number)
     if plan is None:
         return draw_decisions(trial.architecture)
+    if isinstance(plan, Cell):
+        drawn = figure(
+            draw_cell(plan),
+            "A node joins what comes from below and applies its activation, written above; the "
+            "line at a node's middle takes c before the activation.",
+        )
+        return f"{drawn}<pre>{escape(chr(10).join(plan.equations()))}</pre>"
     return figure(
         draw_network(plan),
         "A layer's colour and number mark its output. What skips a layer runs beside the column "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+import statistics
 import warnings
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -12,15 +14,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from netwright.protocols import PolicySnapshot
 from netwright.report.html import ACCENT, ALARM, CONTRAST, FONT, INK, LINE, MUTED, clean, escape
-from netwright.report.tables import scored, top_rows
-from netwright.trial import Trial, TrialState
+from netwright.report.tables import ACCURACY, metric_name, reward_of, scored, top_rows
+from netwright.trial import Metric, Trial, TrialState
 
 Snapshots = Sequence[tuple[int, PolicySnapshot]]
 MOST_POINTS = 3000
+WIDE_SPREAD, WIDE_CURVES, FAR, FEW = 20.0, 4.0, 3.0, 1 / 3
 T = TypeVar("T")
 LINES = (ACCENT, "#b8500f", "#1f7a4d", "#7b3fa8", "#8a6d00")
 
@@ -74,12 +77,48 @@ def _legend(axes: Axes, **place: Any) -> None:
 
 
 def running_best(trials: Sequence[Trial]) -> list[tuple[int, float]]:
-    """Return (trial number, best score so far) for each completed trial, by number."""
+    """Return (number, score of the highest reward so far) for each completed trial, by number."""
     result: list[tuple[int, float]] = []
+    best: Trial | None = None
     for trial in sorted(scored(trials), key=lambda t: t.number):
-        score = trial.score or 0.0
-        result.append((trial.number, max(score, result[-1][1]) if result else score))
+        if best is None or reward_of(trial) > reward_of(best):
+            best = trial
+        result.append((trial.number, best.score or 0.0))
     return result
+
+
+def axis_label(metric: Metric, log: bool = False) -> str:
+    """Return what stands beside an axis of validation scores."""
+    notes = [*(["lower is better"] if metric.lower else []), *(["log scale"] if log else [])]
+    told = f"\n({', '.join(notes)})" if notes else ""
+    return f"validation {metric_name(metric)}{told}"
+
+
+def limit(values: Sequence[float], metric: Metric) -> float | None:
+    """Return where an axis of scores ends if few lie so far off that the rest would be flat.
+
+    None keeps all in view: always where higher is better, as no score runs off downwards.
+    """
+    if not spread(values, metric):
+        return None
+    far = FAR * statistics.median(values)
+    inside = [v for v in values if v <= far]
+    outside = len(values) - len(inside)
+    return max(inside) * 1.08 if 0 < outside <= FEW * len(values) else None
+
+
+def spread(values: Sequence[float], metric: Metric, most: float = WIDE_SPREAD) -> bool:
+    """Say whether lower-is-better scores span more than a linear axis can show."""
+    if not metric.lower or not values or min(values) <= 0:
+        return False
+    return max(values) / min(values) > most
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def thinned(items: Sequence[T], most: int = MOST_POINTS) -> list[T]:
@@ -89,12 +128,16 @@ def thinned(items: Sequence[T], most: int = MOST_POINTS) -> list[T]:
 
 
 def rewards(
-    trials: Sequence[Trial], control: Sequence[Trial] = (), control_name: str = "random search"
+    trials: Sequence[Trial],
+    control: Sequence[Trial] = (),
+    control_name: str = "random search",
+    metric: Metric = ACCURACY,
 ) -> str:
     """Return the scores over the trials, with the running best, and those of the control.
 
     Failed trials are crosses on the axis, duplicates are hollow. Above 3,000 points every k-th is
-    drawn; the lines always hold all.
+    drawn; the lines always hold all. Lower-is-better scores that span too much are cut off above
+    where they are few (carets at the edge, a note says how many), else the axis is logarithmic.
     """
     figure = new_figure(1040, 410)
     axes = figure.add_subplot()
@@ -114,14 +157,52 @@ def rewards(
             gid="failed",
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plain(axes, "trial", "validation score")
+    plain(axes, "trial", axis_label(metric, _fit(axes, trials, control, metric)))
     marks = list(zip(*axes.get_legend_handles_labels(), strict=True))
     if marks:
         marks.sort(key=lambda mark: not mark[1].startswith("this search"))
         handles, labels = zip(*marks, strict=True)
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 4}
         _legend(axes, handles=handles, labels=labels, **place)
-    return to_svg(figure, "rewards", "Validation score over trials, with the best so far")
+    label = f"Validation {metric_name(metric)} over trials, with the best so far"
+    return to_svg(figure, "rewards", label)
+
+
+def _fit(axes: Axes, trials: Sequence[Trial], control: Sequence[Trial], metric: Metric) -> bool:
+    """Keep the scores' axis readable; say whether it became logarithmic."""
+    done = [*scored(trials), *scored(control)]
+    values = [t.score or 0.0 for t in done]
+    top = limit(values, metric)
+    if top is None:
+        log = spread(values, metric)
+        if log:
+            _log_axis(axes)
+        return log
+    low = min(values)
+    axes.set_ylim(max(0.0, low - 0.08 * (top - low)), top)
+    outside = [t for t in done if (t.score or 0.0) > top]
+    axes.plot(
+        [t.number for t in outside],
+        [0.985] * len(outside),
+        "^",
+        color=MUTED,
+        markersize=5,
+        transform=axes.get_xaxis_transform(),
+        gid="outside",
+    )
+    count = "1 trial lies" if len(outside) == 1 else f"{len(outside):,} trials lie"
+    axes.annotate(
+        f"▲ {count} above, up to {max(values):,.0f}",
+        (1.0, 0.0),
+        xycoords="axes fraction",
+        xytext=(0, -22),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=9,
+        color=MUTED,
+    )
+    return False
 
 
 def _scores(
@@ -161,7 +242,7 @@ def _scores(
         )
 
 
-def curves(trials: Sequence[Trial], n: int = 5) -> str:
+def curves(trials: Sequence[Trial], n: int = 5, metric: Metric = ACCURACY) -> str:
     """Return the learning curves of the n best, "" where none of them has one."""
     best = [t for t in top_rows(trials, n) if t.evaluation is not None and t.evaluation.curve]
     if not best:
@@ -182,7 +263,11 @@ def curves(trials: Sequence[Trial], n: int = 5) -> str:
             gid=f"curve-{trial.number}",
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plain(axes, "epoch", "validation score")
+    values = [v for t in best if t.evaluation for v in t.evaluation.curve if math.isfinite(v)]
+    log = spread(values, metric, WIDE_CURVES)
+    if log:
+        _log_axis(axes)
+    plain(axes, "epoch", axis_label(metric, log))
     _legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return to_svg(figure, "curves", f"Learning curves of the best {len(best)} trials")
 

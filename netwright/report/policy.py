@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap, to_hex
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from netwright.report.html import INK, MUTED, clean, shorten
-from netwright.report.plots import Snapshots, new_figure, to_svg
+from netwright.report.plots import Snapshots, new_figure, plain, to_svg
 from netwright.space import Choice, Connections, Option, SearchSpace
 
-COLUMNS, MOST_KEYS = 20, 12
+COLUMNS, MOST_KEYS, SHADES = 20, 12, 10
+MOST_STACKED, FEW_CELLS = 6, 4  # rows of few cells but more options than stack well are heat maps
 WORDS = ("#4a79ab", "#d59a4f", "#6aa584", "#a182c4", "#c66f7f", "#8c939d", "#c9b458", "#5aa9b5")
 
 
@@ -54,7 +58,7 @@ def options(space: SearchSpace, snapshots: Snapshots) -> list[str]:
     """Return charts of the probability of each option over the trials told, stacked.
 
     Rows are kinds of decisions, columns layers, 20 layers a chart. Decisions that no snapshot
-    speaks of are left out; [] where that leaves none.
+    speaks of are left out, and those of `many_options`; [] where that leaves none.
     """
     grid = _grid(space)
     known = {name for _, snapshot in snapshots for name in snapshot.options}
@@ -64,7 +68,8 @@ def options(space: SearchSpace, snapshots: Snapshots) -> list[str]:
         rows = {
             key: cells
             for key, row in grid.rows.items()
-            if (cells := {c: row[c] for c in columns if c in row and row[c].name in known})
+            if not _many(key[1], row)
+            and (cells := {c: row[c] for c in columns if c in row and row[c].name in known})
         }
         columns = [c for c in columns if any(c in cells for cells in rows.values())]
         if rows:
@@ -195,6 +200,91 @@ def _key(
             color=colour,
         )
         _write(axes, left + 14, low, shorten(value, length), 11, INK)
+
+
+# --- many options -------------------------------------------------------------------------------
+
+
+def _many(options: Sequence[Option], row: Mapping[str, Choice]) -> bool:
+    return len(options) > MOST_STACKED and len(row) <= FEW_CELLS
+
+
+def many_options(space: SearchSpace, snapshots: Snapshots) -> str:
+    """Return heat maps, options over trials told, of decisions with too many options to stack.
+
+    "" where there are none, or no snapshot speaks of them.
+    """
+    told = [
+        (choice, known)
+        for (_, options), row in _grid(space).rows.items()
+        if _many(options, row)
+        for choice in row.values()
+        if (
+            known := [
+                (n, s.options[choice.name])
+                for n, s in snapshots
+                if len(s.options.get(choice.name, ())) == len(options)
+            ]
+        )
+    ]
+    if not told:
+        return ""
+    across = min(len(told), 2)
+    down = -(-len(told) // 2)
+    most = max(len(choice.options) for choice, _ in told)
+    figure = new_figure(520 * across, down * (90 + 14 * min(most, 40)))
+    grid = figure.subplots(down, across, squeeze=False)
+    places = [axes for row in grid for axes in row]
+    top = max(max(p) for _, known in told for _, p in known)
+    ceiling = max(math.ceil(top * 10) / 10, 0.1)
+    ramp = _steps("Blues", SHADES, 0.02, 0.95)
+    for axes, (choice, known) in zip(places, told, strict=False):
+        _bands(axes, choice, known, ramp, ceiling)
+    for axes in places[len(told) :]:
+        axes.set_axis_off()
+    shades = ScalarMappable(Normalize(0, ceiling), ramp)
+    bar = figure.colorbar(shades, ax=places, shrink=0.8, aspect=24)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
+    return to_svg(figure, "many", "Probability of each of many options over trials")
+
+
+def _bands(
+    axes: Axes,
+    choice: Choice,
+    known: Sequence[tuple[int, tuple[float, ...]]],
+    ramp: Colormap,
+    ceiling: float,
+) -> None:
+    """Draw one decision: a row an option; a snapshot lasts until the next; equal shades join."""
+    starts = [n for n, _ in known]
+    step = max(1, (starts[-1] - starts[0]) // max(1, len(starts) - 1))
+    ends = [*starts[1:], starts[-1] + step]
+    count = len(choice.options)
+    for k, option in enumerate(choice.options):
+        runs: list[tuple[float, float]] = []
+        colours: list[str] = []
+        for start, end, (_, p) in zip(starts, ends, known, strict=True):
+            colour = to_hex(ramp(p[k] / ceiling))
+            if colours and colours[-1] == colour:
+                runs[-1] = (runs[-1][0], end - runs[-1][0])
+            else:
+                runs.append((start, end - start))
+                colours.append(colour)
+        gid = clean(f"{choice.name}={option}")
+        axes.broken_barh(runs, (k, 1), facecolors=colours, gid=gid)
+    axes.set_xlim(starts[0], ends[-1])
+    axes.set_ylim(0, count)
+    plain(axes, "trials told")
+    axes.grid(visible=False)
+    axes.set_title(clean(choice.name), fontsize=10, color=INK, parse_math=False)
+    every = -(-count // 40)
+    axes.yaxis.set_ticks([k + 0.5 for k in range(0, count, every)])
+    names = [shorten(option, 14) for option in choice.options][::every]
+    for tick in axes.yaxis.set_ticklabels(names):
+        tick.set_parse_math(False)
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 # --- connections --------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from typing import Any
 
 from netwright.protocols import Event
 from netwright.report.html import details, duration, escape, number, shorten, table
+from netwright.report.tables import ACCURACY, metric_name
+from netwright.trial import Metric
 
 SHOWN = ("open_test", "tune", "train")
 
@@ -37,6 +39,15 @@ def _exact(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def results_on_test(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record of training holds of test data, by what people call it."""
+    return {
+        str(key).replace("_", " "): value
+        for key, value in record.items()
+        if str(key).startswith("test_")
+    }
+
+
 def finish_section(final: Mapping[str, Any]) -> str:
     """Return the section on the final training, "" before it."""
     if not final:
@@ -55,7 +66,7 @@ def finish_section(final: Mapping[str, Any]) -> str:
     return f"<section>\n<h2>Final training</h2>\n{shown}{''.join(parts)}\n</section>"
 
 
-def timeline(events: Sequence[Event], header: Mapping[str, Any]) -> str:
+def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
     """Return when the study began, tuned, opened its test data and trained.
 
     Runs of the tuning grid that follow each other are one entry.
@@ -70,7 +81,7 @@ def timeline(events: Sequence[Event], header: Mapping[str, Any]) -> str:
     for kind, group in groupby(shown, key=lambda event: event.kind):
         run = list(group)
         if kind == "tune":
-            items.append(_item(run[0].time, kind, _tuned(run)))
+            items.append(_item(run[0].time, kind, _tuned(run, metric)))
             continue
         for event in run:
             text = _told(event)
@@ -92,23 +103,25 @@ def _item(seconds: float, kind: str, text: str) -> str:
     )
 
 
-def _tuned(run: Sequence[Event]) -> str:
+def _tuned(run: Sequence[Event], metric: Metric) -> str:
     scores = [e.payload.get("score") for e in run]
     known = [float(s) for s in scores if isinstance(s, int | float)]
     text = f"{len(run)} tuning run{'' if len(run) == 1 else 's'}"
     if known:
-        text += f", best validation score {max(known):.4f}"
+        best = min(known) if metric.lower else max(known)
+        text += f", best validation {metric_name(metric)} {best:.4f}"
     failed = len(run) - len(known)
     return f"{text}, {failed} failed" if failed else text
 
 
 def _told(event: Event) -> str:
-    keys = ("by", "trial", "validation_score", "test_accuracy")
-    told = [
-        f"{key.replace('_', ' ')} {_say(event.payload[key])}"
-        for key in keys
+    known = {
+        key.replace("_", " "): event.payload[key]
+        for key in ("by", "trial", "validation_score")
         if key in event.payload
-    ]
+    }
+    known |= results_on_test(event.payload)
+    told = [f"{name} {_say(value)}" for name, value in known.items()]
     return f": {', '.join(told)}" if told else ""
 
 

@@ -10,13 +10,28 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from netwright.errors import SpaceError
 from netwright.report.html import duration, number, shorten
 from netwright.space import Architecture, Value
-from netwright.trial import Trial, TrialState
+from netwright.spaces.recurrent import Cell, cell_of
+from netwright.trial import Metric, Trial, TrialState
 
+ACCURACY = Metric()
 HEAD = ("trial", "score", "reward", "parameters", "cost", "architecture")
 NUMERIC = (0, 1, 2, 3, 4)
+ACTIVATIONS = {"identity": "i", "tanh": "t", "sigmoid": "σ", "relu": "r", "sin": "s"}
+SIGNS = {"add": "+", "elem_mult": "×", "max": "∨"}
+CELL_LEGEND = (
+    "A cell is told as leaves | inner nodes up to the root | c. Each node is its activation "
+    "(i identity, t tanh, σ sigmoid, r relu, s sin) and what joins its inputs (+, × or ∨, the "
+    "larger); c→8 t+ joins the last c to node 8 by +, then tanh; 12→c takes the new c from node 12."
+)
 _LAYER = re.compile(r"layer(\d+)\.(\w+)")
+
+
+def metric_name(metric: Metric) -> str:
+    """Return what people call the metric."""
+    return metric.name.replace("_", " ")
 
 
 def scored(trials: Sequence[Trial]) -> list[Trial]:
@@ -24,8 +39,13 @@ def scored(trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.completed and t.evaluation is not None and t.evaluation.finite]
 
 
+def reward_of(trial: Trial) -> float:
+    """Return the reward that a completed trial ranks by."""
+    return trial.evaluation.reward if trial.evaluation is not None else float("-inf")
+
+
 def top_rows(trials: Sequence[Trial], n: int) -> list[Trial]:
-    """Return the best n completed trials by score, then by number; each architecture once.
+    """Return the best n completed trials by reward, then by number; each architecture once.
 
     A duplicate of another completed trial in `trials` is left out.
     """
@@ -33,7 +53,7 @@ def top_rows(trials: Sequence[Trial], n: int) -> list[Trial]:
     numbers = {trial.number for trial in done}
     seen: set[str] = set()
     best: list[Trial] = []
-    for trial in sorted(done, key=lambda t: (-(t.score or 0.0), t.number)):
+    for trial in sorted(done, key=lambda t: (-reward_of(t), t.number)):
         text = trial.architecture.to_json()
         if trial.duplicate_of in numbers or text in seen:
             continue
@@ -45,9 +65,12 @@ def top_rows(trials: Sequence[Trial], n: int) -> list[Trial]:
 def describe(architecture: Architecture, length: int = 72) -> str:
     """Return an architecture in one line of at most `length` characters.
 
-    Layers named as those of convolutional spaces are told layer by layer, other decisions as
-    name=value.
+    Layers named as those of convolutional spaces are told layer by layer, recurrent cells as
+    `CELL_LEGEND` says, other decisions as name=value.
     """
+    cell = cell_in(architecture)
+    if cell is not None:
+        return shorten(_cell(cell, length), length)
     layers: dict[int, dict[str, Value]] = {}
     others = []
     for name, value in architecture.items():
@@ -64,6 +87,26 @@ def describe(architecture: Architecture, length: int = 72) -> str:
             head += f"{count} connections, "
         others.insert(0, head + " ".join(_layer(values) for values in layers.values()))
     return shorten(", ".join(others), length)
+
+
+def cell_in(values: Mapping[str, Any]) -> Cell | None:
+    """Return the recurrent cell that an architecture is, None where it is none."""
+    try:
+        return cell_of(values)
+    except (KeyError, TypeError, ValueError, SpaceError):
+        return None
+
+
+def _cell(cell: Cell, length: int) -> str:
+    told = [ACTIVATIONS[activation] + SIGNS[combine] for combine, activation in cell.nodes]
+    joined = ACTIVATIONS[cell.inject[1]] + SIGNS[cell.inject[0]]
+    memory = f"c→{cell.c_into} {joined} {cell.c_from}→c"
+
+    def line(space: str) -> str:
+        parts = (space.join(told[: cell.base]), space.join(told[cell.base :]), memory)
+        return " | ".join(parts)
+
+    return line(" ") if len(line(" ")) <= length else line("")
 
 
 def _layer(values: Mapping[str, Value]) -> str:
@@ -115,14 +158,15 @@ def failure_counts(trials: Sequence[Trial]) -> list[tuple[str, int]]:
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     """Return what a search amounts to.
 
-    best, mean_top_5 (each architecture once), mean, mean_last_quarter: scores, None without a
-    completed trial. trials, completed, failed, duplicates: counts. cost: seconds of training.
+    best (of the highest reward), mean_top_5 (of the five highest, each architecture once), mean,
+    mean_last_quarter: scores, None without a completed trial.
+    trials, completed, failed, duplicates: counts. cost: seconds of training.
     """
     done = scored(trials)
     scores = [t.score or 0.0 for t in sorted(done, key=lambda t: t.number)]
     top = [t.score or 0.0 for t in top_rows(trials, 5)]
     return {
-        "best": max(scores, default=None),
+        "best": top[0] if top else None,
         "mean_top_5": _mean(top),
         "mean": _mean(scores),
         "mean_last_quarter": _mean(scores[-max(1, len(scores) // 4) :]),

@@ -1,0 +1,221 @@
+"""Recurrent layers of any cell, with the interface of `torch.nn.LSTM`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from netwright.children.steps import run_layer
+from netwright.errors import ArchitectureError, ConfigError, out_of_range
+from netwright.spaces import load_architecture
+from netwright.spaces.recurrent import Cell, cell_of
+
+State = tuple[Tensor, Tensor]
+
+
+def load_cell(source: str | Path) -> Cell:
+    """Return the cell of an architecture file, or a shipped one by its name ("nascell").
+
+    Raises `ArchitectureError` for anything else.
+    """
+    space, architecture = load_architecture(source)
+    if space.kind != "recurrent":
+        raise ArchitectureError(
+            f"a cell must be of a recurrent space; {str(source)!r} is of a {space.kind} space; "
+            f"take another file"
+        )
+    return cell_of(architecture)
+
+
+class Recurrent(nn.Module):
+    """Layers of a recurrent cell; takes and returns what `torch.nn.LSTM` does.
+
+    cell: a `Cell`, an architecture file, or "nascell", the published one (Zoph & Le 2017).
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in
+    `torch.nn.LSTM`; there is no proj_size. recurrent_dropout: share in [0, 1) of h_(t-1) that is
+    dropped in training, the same units at every step of a call (Gal and Ghahramani 2016).
+
+    Parameters are named as those of `torch.nn.LSTM`, with B * hidden_size rows, leaf after leaf,
+    for a cell of base number B. On the processor the steps run compiled, elsewhere as plain PyTorch.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str | Path,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
+            if size < 1:
+                raise ConfigError(out_of_range(name, "must be 1 or more", size))
+        for name, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
+            if not 0 <= share < 1:
+                raise ConfigError(out_of_range(name, "must be in [0, 1)", share))
+        self.cell = cell if isinstance(cell, Cell) else load_cell(cell)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
+        self.dropout, self.bidirectional = dropout, bidirectional
+        self.recurrent_dropout = recurrent_dropout
+        rows = self.cell.base * hidden_size
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else hidden_size * self._directions
+            for suffix in self._suffixes(layer):
+                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
+                if bias:
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                for name, shape in shapes.items():
+                    weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                    self.register_parameter(name + suffix, weight)
+        self.reset_parameters()
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_l{layer}", f"_l{layer}_reverse"][: self._directions]
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters uniform in [-s, s], s = 1 / sqrt(hidden_size)."""
+        scale = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -scale, scale)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing; `torch.nn.LSTM` has it."""
+
+    def extra_repr(self) -> str:
+        """Return the settings that are not the defaults."""
+        text = f"{self.input_size}, {self.hidden_size}, base={self.cell.base}"
+        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        defaults |= {"bidirectional": False, "recurrent_dropout": 0.0}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text
+
+    def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Any, State]:
+        """Run all layers over all steps.
+
+        input: [T, N, input_size], [N, T, input_size] with batch_first, [T, input_size] for one
+        sequence, or packed. hx: (h_0, c_0), each [num_layers * directions, N, hidden_size], zeros
+        without it. Returns (output, (h_n, c_n)) with output [.., directions * hidden_size].
+        Raises `ValueError` for other shapes.
+        """
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"input must have 2 or 3 dimensions; got {input.dim()}; see nn.LSTM")
+        single = input.dim() == 2
+        x = input.unsqueeze(1) if single else input
+        if self.batch_first and not single:
+            x = x.transpose(0, 1)
+        if single and hx is not None:
+            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        steps, batch = x.shape[:2]
+        if steps == 0 or batch == 0:
+            raise ValueError(f"input must have a step and a sequence; got {tuple(input.shape)}")
+        h, c = self._state(hx, batch, x)
+        flat, (h, c) = self._layers(x.reshape(steps * batch, -1), (batch,) * steps, h, c)
+        out = flat.view(steps, batch, -1)
+        if single:
+            return out.squeeze(1), (h.squeeze(1), c.squeeze(1))
+        return (out.transpose(0, 1) if self.batch_first else out), (h, c)
+
+    def _packed(self, packed: PackedSequence, hx: State | None) -> tuple[PackedSequence, State]:
+        sizes = tuple(int(n) for n in packed.batch_sizes)
+        order, back = packed.sorted_indices, packed.unsorted_indices
+        h, c = self._state(hx, sizes[0], packed.data)
+        if order is not None and hx is not None:
+            h, c = h.index_select(1, order), c.index_select(1, order)
+        flat, (h, c) = self._layers(packed.data, sizes, h, c)
+        if back is not None:
+            h, c = h.index_select(1, back), c.index_select(1, back)
+        return PackedSequence(flat, packed.batch_sizes, order, back), (h, c)
+
+    def _state(self, hx: State | None, batch: int, like: Tensor) -> State:
+        if like.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input's last dimension must be input_size, {self.input_size}; got "
+                f"{like.shape[-1]}; give the layer that size"
+            )
+        shape = (self.num_layers * self._directions, batch, self.hidden_size)
+        if hx is None:
+            zero = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            return zero, zero
+        for name, state in zip(("h_0", "c_0"), hx, strict=True):
+            if tuple(state.shape) != shape:
+                raise ValueError(f"{name} must be {list(shape)}; got {list(state.shape)}")
+        return hx
+
+    def _layers(
+        self, x: Tensor, sizes: tuple[int, ...], h: Tensor, c: Tensor
+    ) -> tuple[Tensor, State]:
+        """Run packed rows x [N, width] through all layers; h and c [layers * directions, .., H]."""
+        last = _last_rows(sizes).to(x.device)
+        backwards = _reversal(sizes).to(x.device) if self.bidirectional else None
+        ends: list[State] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for k, suffix in enumerate(self._suffixes(layer)):
+                at = layer * self._directions + k
+                taken = x if backwards is None or k == 0 else x.index_select(0, backwards)
+                out, cs = self._layer(taken, suffix, h[at], c[at], sizes)
+                ends.append((out.index_select(0, last), cs.index_select(0, last)))
+                if backwards is not None and k == 1:
+                    out = out.index_select(0, backwards)
+                outputs.append(out)
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        return x, (torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends]))
+
+    def _layer(self, x: Tensor, suffix: str, h: Tensor, c: Tensor, sizes: tuple[int, ...]) -> State:
+        bias_ih = getattr(self, f"bias_ih{suffix}") if self.bias else None
+        bias_hh = getattr(self, f"bias_hh{suffix}") if self.bias else None
+        z = F.linear(x, getattr(self, f"weight_ih{suffix}"), bias_ih)
+        mask = None
+        if self.training and self.recurrent_dropout:
+            mask = F.dropout(torch.ones_like(h), self.recurrent_dropout)
+        return run_layer(
+            self.cell, z, getattr(self, f"weight_hh{suffix}"), bias_hh, h, c, sizes, mask
+        )
+
+
+def _last_rows(sizes: tuple[int, ...]) -> Tensor:
+    """Return the row of each sequence's last step, [sizes[0]]."""
+    if sizes[0] == sizes[-1]:
+        return torch.arange(sizes[0]) + sizes[0] * (len(sizes) - 1)
+    counts = torch.tensor(sizes)
+    lengths = (counts[:, None] > torch.arange(sizes[0])).sum(0)
+    return (counts.cumsum(0) - counts)[lengths - 1] + torch.arange(sizes[0])
+
+
+def _reversal(sizes: tuple[int, ...]) -> Tensor:
+    """Return for each row the row of the same sequence as far from its end, [N]."""
+    counts = torch.tensor(sizes)
+    starts = counts.cumsum(0) - counts
+    lengths = (counts[:, None] > torch.arange(sizes[0])).sum(0)
+    step = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+    sequence = torch.arange(int(counts.sum())) - starts[step]
+    return starts[lengths[sequence] - 1 - step] + sequence

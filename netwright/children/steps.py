@@ -1,0 +1,196 @@
+"""Layers of a recurrent cell over packed sequences: the plain version and the fast one.
+
+Both take the products of the inputs with W, made for all steps at once, and run the steps. Rows of
+all arrays are those of a packed sequence: first all sequences' first steps, then the second ones.
+`batch_sizes` says how many sequences each step has, never rising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netwright.spaces.recurrent import Cell
+
+_COMBINE = {"add": torch.add, "elem_mult": torch.mul, "max": torch.maximum}
+_ACTIVATE = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "sin": torch.sin,
+}
+
+
+def plain_step(cell: Cell, z: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (h_t, c_t) of one step, as the paper's 3.4 reads.
+
+    z, v: [N, B * H], the leaves' products W_i x_t and U_i h_(t-1) side by side. c: [N, H].
+    """
+    inputs, hidden = z.chunk(cell.base, 1), v.chunk(cell.base, 1)
+    values: list[Tensor] = []
+    c_next = c
+    for i, (combine, activation) in enumerate(cell.nodes):
+        below = cell.children(i)
+        left, right = (values[below[0]], values[below[1]]) if below else (inputs[i], hidden[i])
+        before = _COMBINE[combine](left, right)
+        if i == cell.c_from:
+            c_next = before
+        value = _ACTIVATE[activation](before)
+        if i == cell.c_into:
+            value = _ACTIVATE[cell.inject[1]](_COMBINE[cell.inject[0]](value, c))
+        values.append(value)
+    return values[-1], c_next
+
+
+def plain_layer(
+    cell: Cell,
+    z: Tensor,
+    u: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    batch_sizes: Sequence[int],
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return (h, c) of all steps, [N, H] each; the reference for `fast_layer`.
+
+    z: [N, B * H], N the sum of `batch_sizes`. u: [B * H, H], bias: [B * H] of the hidden side.
+    h0, c0: [batch_sizes[0], H]. mask: [batch_sizes[0], H], times h_(t-1) at every step (variational
+    dropout, Gal and Ghahramani 2016).
+    """
+    hs: list[Tensor] = []
+    cs: list[Tensor] = []
+    h, c, start = h0, c0, 0
+    for rows in batch_sizes:
+        h, c = h[:rows], c[:rows]
+        masked = h if mask is None else h * mask[:rows]
+        v = torch.nn.functional.linear(masked, u, bias)
+        h, c = plain_step(cell, z[start : start + rows], v, c)
+        hs.append(h)
+        cs.append(c)
+        start += rows
+    return torch.cat(hs), torch.cat(cs)
+
+
+def fast_layer(
+    cell: Cell,
+    z: Tensor,
+    u: Tensor,
+    bias: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    batch_sizes: Sequence[int],
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `plain_layer` returns, by compiled steps; on the processor only."""
+    h, c = _Layer.apply(cell, z, u.to(z.dtype), bias, h0, c0, tuple(batch_sizes), mask)
+    return h, c
+
+
+def run_layer(cell: Cell, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Return `fast_layer` where it can run, else `plain_layer`."""
+    known = z.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    fast = z.device.type == "cpu" and known and not torch.compiler.is_compiling()
+    return (fast_layer if fast else plain_layer)(cell, z, *rest)
+
+
+class _Layer(torch.autograd.Function):
+    """All steps of a layer; products in z's type, the tree in float32 or float64."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        cell: Cell,
+        z: Tensor,
+        u: Tensor,
+        bias: Tensor | None,
+        h0: Tensor,
+        c0: Tensor,
+        batch_sizes: tuple[int, ...],
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        from netwright.children import kernel
+
+        kind = torch.float64 if z.dtype == torch.float64 else torch.float32
+        low = z.dtype != kind
+        units = h0.shape[1]
+        wide = z.to(kind).contiguous()
+        first = c0.to(kind).contiguous()
+        masks = torch.empty(0, units, dtype=kind) if mask is None else mask.to(kind).contiguous()
+        v = torch.empty_like(wide)
+        out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
+        onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
+        by, across = kernel.program(cell), u.t()
+        offset = None if bias is None else bias.to(z.dtype)
+        z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
+        before, before_start, start = first.numpy(), 0, 0
+        for t, rows in enumerate(batch_sizes):
+            end = start + rows
+            _product(onward[start:end], across, offset, v[start:end], low)
+            following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
+            kernel.forward_step(
+                *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
+                out_, c_, masks_, onward_, following,
+            )  # fmt: skip
+            before, before_start, start = c_, start, end
+        ctx.cell, ctx.batch_sizes, ctx.masked = cell, batch_sizes, mask is not None
+        ctx.biased = bias is not None
+        ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(wide, v, u, first, c, onward, masks)
+        return out.to(z.dtype), c.to(c0.dtype if low else kind)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        from netwright.children import kernel
+
+        wide, v, u, first, c, onward, masks = ctx.saved_tensors
+        cell: Cell = ctx.cell
+        kind, sizes, units = wide.dtype, ctx.batch_sizes, c.shape[1]
+        low = ctx.kinds[0] != kind
+        g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
+        g_last = torch.empty(0, units, dtype=kind)
+        if grads[1] is not None:
+            g_last = grads[1].to(kind).contiguous()
+        g_z, g_v = torch.empty_like(wide), torch.empty_like(wide)
+        g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
+        by = kernel.program(cell)
+        arrays = (wide, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
+        z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
+            t.numpy() for t in arrays
+        )
+        end, following = len(c), 0
+        for t in range(len(sizes) - 1, -1, -1):
+            rows = sizes[t]
+            start = end - rows
+            before, before_start = (c_, start - sizes[t - 1]) if t else (first_, 0)
+            kernel.backward_step(
+                *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
+                g_out_, g_last_, masks_, on_, g_c_, following, g_z_, g_v_,
+            )  # fmt: skip
+            _product(g_v[start:end], u, None, g_onward[:rows], low)
+            end, following = start, rows
+        g_h0 = g_onward * masks if ctx.masked else g_onward
+        g_low = g_v.to(ctx.kinds[0])
+        g_u = g_low.t() @ onward.to(ctx.kinds[0]) if ctx.needs_input_grad[2] else None
+        g_bias = g_v.sum(0).to(ctx.kinds[0]) if ctx.biased else None
+        return (
+            None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
+            None, None,
+        )  # fmt: skip
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, low: bool) -> None:
+    """out = a @ b (+ bias), computed in b's type."""
+    if low:
+        a = a.to(b.dtype)
+        out.copy_(a @ b if bias is None else torch.addmm(bias, a, b))
+    elif bias is None:
+        torch.mm(a, b, out=out)
+    else:
+        torch.addmm(bias, a, b, out=out)

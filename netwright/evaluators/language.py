@@ -1,0 +1,156 @@
+"""Train one language model and score it on validation text; and the one final step.
+
+`LanguageEvaluator` never holds test text. `train_final` is the only function that opens it, and
+says so through `opened` before it does.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from netwright.children.language import Core, LanguageChildSettings, LanguageModel
+from netwright.data.text import (
+    SearchText,
+    TextSettings,
+    Vocabulary,
+    load_final_text,
+    load_search_text,
+)
+from netwright.space import Architecture, SearchSpace
+from netwright.spaces.recurrent import cell_of
+from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
+from netwright.training.limits import Deadline, memory_limit
+from netwright.training.seeded import seeded
+from netwright.trial import Evaluation
+
+
+def score_of(value: float, unit: str) -> float:
+    """Return what people read: perplexity of words, bits per character of characters."""
+    return value if unit == "words" else math.log2(value)
+
+
+class LanguageEvaluator:
+    """Trains the cells of a recurrent space as language models of one size on one text.
+
+    The text is read when first needed, once a process.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: TextSettings,
+        recipe: LanguageRecipe | None = None,
+        child: LanguageChildSettings | None = None,
+    ) -> None:
+        self.space = space
+        self.settings = data
+        self.recipe = recipe or LanguageRecipe()
+        self.child = child or LanguageChildSettings()
+        self._data: SearchText | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None}
+
+    @property
+    def data(self) -> SearchText:
+        """The training and validation text."""
+        if self._data is None:
+            self._data = load_search_text(self.settings)
+        return self._data
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Train the child; reward c / perplexity^2 on validation text (paper, 4.2)."""
+        core = cell_of(self.space.check(architecture))
+        return self.evaluate_core(core, self.recipe, self.child, seed, device)
+
+    def evaluate_core(
+        self,
+        core: Core,
+        recipe: LanguageRecipe,
+        child: LanguageChildSettings,
+        seed: int,
+        device: str = "cpu",
+    ) -> Evaluation:
+        """Train a model of any cell, of "lstm" or of "gru", by the same loop."""
+        data = self.data
+        started = time.perf_counter()
+        deadline = Deadline(recipe.time_limit)
+        with memory_limit(recipe.memory_limit), seeded(seed):
+            model = LanguageModel(core, len(data.vocabulary), child, recipe.dropouts, recipe.scale)
+            curve = train(model, data.train, data.valid, recipe, seed, device, deadline)
+        best = min(curve)
+        return Evaluation(
+            reward=reward_of(best, recipe),
+            score=score_of(best, data.unit),
+            curve=tuple(score_of(value, data.unit) for value in curve),
+            cost=time.perf_counter() - started,
+            parameters=sum(p.numel() for p in model.parameters()),
+            details={"width": model.width},
+        )
+
+
+@dataclass(frozen=True)
+class FinalLanguage:
+    """The model of the epoch that validated best, and its one test.
+
+    valid_score, test_score: perplexity of words, bits per character of characters.
+    curve: the validation score after each epoch.
+    """
+
+    model: LanguageModel
+    vocabulary: Vocabulary
+    unit: str
+    valid_score: float
+    test_score: float
+    curve: tuple[float, ...]
+    seconds: float
+
+
+def train_final(
+    core: Core,
+    data: TextSettings,
+    recipe: LanguageRecipe,
+    child: LanguageChildSettings,
+    *,
+    seed: int,
+    opened: Callable[[], None],
+    device: str = "cpu",
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> FinalLanguage:
+    """Train on the training text, keep the epoch that validates best, then test once.
+
+    Validation text only chooses the epoch, as is the custom for these corpora. `opened` is called
+    before the test text is read.
+    """
+    text = load_search_text(data)
+    started = time.perf_counter()
+    best: list[Any] = [math.inf, None]
+    with memory_limit(recipe.memory_limit), seeded(seed):
+        model = LanguageModel(core, len(text.vocabulary), child, recipe.dropouts, recipe.scale)
+
+        def keep(epoch: int, value: float | None) -> None:
+            if value is not None and value < best[0]:
+                best[:] = [value, copy.deepcopy(model.state_dict())]
+            if on_epoch is not None:
+                on_epoch(epoch, None if value is None else score_of(value, text.unit))
+
+        curve = train(model, text.train, text.valid, recipe, seed, device, on_epoch=keep)
+        model.load_state_dict(best[1])
+    test = load_final_text(data, opened).test
+    value = perplexity(model, test, recipe, device)
+    return FinalLanguage(
+        model=model,
+        vocabulary=text.vocabulary,
+        unit=text.unit,
+        valid_score=score_of(best[0], text.unit),
+        test_score=score_of(value, text.unit),
+        curve=tuple(score_of(v, text.unit) for v in curve),
+        seconds=time.perf_counter() - started,
+    )

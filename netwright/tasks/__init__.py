@@ -1,0 +1,1 @@
+"""Tasks: what is searched for, with its configuration, final training, networks and tables."""

@@ -1,0 +1,299 @@
+"""What every task shares: the sections of its configuration, and what the commands ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.random import RandomSearch
+from netwright.depth import DepthSchedule
+from netwright.errors import ArchitectureError, ConfigError
+from netwright.protocols import Controller, Evaluator
+from netwright.seeding import derive_seed
+from netwright.space import Architecture, SearchSpace
+from netwright.study import Study
+from netwright.tasks.results import Finished, Shown
+from netwright.trial import Evaluation, Metric
+
+CONTROLLERS = ("policy_gradient", "random")
+ORDER = ("name", "about", "task", "space", "child", "controller", "data", "training", "study")
+
+OnEpoch = Callable[[int, float | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerSettings(PolicySettings):
+    """Which controller, and the policy gradient's settings.
+
+    name: "policy_gradient" (the paper's REINFORCE) or "random".
+    """
+
+    name: str = "policy_gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name not in CONTROLLERS:
+            raise ConfigError(
+                f"controller.name must be one of {', '.join(CONTROLLERS)}; got {self.name!r}; "
+                f"use --set controller.name=policy_gradient"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """The search itself.
+
+    trials: finished trials to reach, >= 1. seed: >= 0; everything random comes from it.
+    retrain_duplicates: train an architecture again though an equal one has completed.
+    failure_reward: what the controller is told for a failed trial.
+    depth: a schedule of depths, or none.
+    """
+
+    trials: int = 100
+    seed: int = 0
+    retrain_duplicates: bool = False
+    failure_reward: float = 0.0
+    depth: DepthSchedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ConfigError(f"study.trials must be 1 or more; got {self.trials}; use --trials N")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"study.seed must be in [0, 2**63); got {self.seed}; use 0")
+        if not abs(self.failure_reward) < float("inf"):
+            raise ConfigError(
+                f"study.failure_reward must be finite; got {self.failure_reward}; use 0.0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """Where children run; no part of what a study is.
+
+    device: a torch device. threads: of torch, 0 leaves its own number.
+    """
+
+    device: str = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"execution.threads must be 0 or more; got {self.threads}; use 0")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"execution.device must be a torch device; got {self.device!r}; use cpu or cuda"
+            ) from error
+
+    def check_device(self) -> None:
+        """Raise `ConfigError` where this machine has no such device."""
+        try:
+            torch.empty(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ConfigError(
+                f"execution.device must be a device of this machine; {self.device!r} is not "
+                f"({str(error).splitlines()[0][:80]}); use --set execution.device=cpu"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ABC):
+    """A whole configuration of one task; a subclass for each, with its own sections.
+
+    name: the study's. about: what it is for. task: the key of `netwright.config.TASKS`.
+
+    A task also has a section `space`, and whatever else its children, data and training need. Its
+    sections `tune` and `final`, of what comes after a search, are no part of what a study is.
+    """
+
+    kind: ClassVar[str]  # of its search space
+
+    name: str = "study"
+    about: str = ""
+    task: str
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
+    study: StudySettings = field(default_factory=StudySettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+
+    def __post_init__(self) -> None:
+        bad = set(self.name) & set('/\\:?"') or not self.name.isprintable()
+        if not 0 < len(self.name) <= 60 or bad or self.name.startswith("."):
+            raise ConfigError(
+                f"name must be a plain file name; got {self.name!r}; use letters, digits and dashes"
+            )
+        own = next(f.default for f in dataclasses.fields(self) if f.name == "task")
+        if self.task != own:
+            raise ConfigError(
+                f"task must be {own!r} for a {type(self).__name__}; got {self.task!r}; leave it out"
+            )
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric:
+        """What its scores are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `config_from_dict` takes, what a search needs first."""
+        data = dataclasses.asdict(self)
+        if data["study"]["depth"] is None:
+            del data["study"]["depth"]
+        rest = [name for name in data if name not in (*ORDER, "execution")]
+        return {n: data[n] for n in (*ORDER, *rest, "execution") if n in data}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a study what it is: all but its length and where it runs.
+
+        The task is not among it; it follows from the space.
+        """
+        data = self.to_dict()
+        del data["study"]["trials"]
+        for name in ("name", "about", "task", "tune", "final", "execution"):
+            data.pop(name, None)
+        return data
+
+    def fixed(self) -> dict[str, Any]:
+        """Return, by key, what stays as it is after a search; a task adds space and data split."""
+        return {"task": self.task, "controller": self.controller, "study": self.study}
+
+    def check_same_search(self, other: Config) -> None:
+        """Raise `ConfigError` where `other` would change the search or the split of its data."""
+        now = other.fixed()
+        for name, before in self.fixed().items():
+            if now.get(name) != before:
+                raise ConfigError(
+                    f"after a search only what comes after it may be set; --set changes {name}; "
+                    f"leave it out, or search again with it"
+                )
+
+    # --- the search -------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_space(self) -> SearchSpace:
+        """Return the search space."""
+
+    @abstractmethod
+    def make_evaluator(self, space: SearchSpace) -> Evaluator:
+        """Return the evaluator, which reads no data before it is used."""
+
+    @abstractmethod
+    def prepare(self, evaluator: Any) -> dict[str, Any]:
+        """Read all that `evaluator` (of `make_evaluator`) needs; return what to note of the data.
+
+        The notes are plain data for the journal of a new study. Nothing is written, so that bad
+        data, which raise a `UsageError`, leave nothing behind.
+        """
+
+    def make_controller(self, space: SearchSpace) -> Controller:
+        """Return a new controller, seeded from the study's seed."""
+        seed = derive_seed(self.study.seed, 0, "controller")
+        if self.controller.name == "random":
+            return RandomSearch(space, seed=seed, batch=self.controller.batch)
+        fields = {f.name for f in dataclasses.fields(PolicySettings)}
+        values = {n: v for n, v in vars(self.controller).items() if n in fields}
+        return PolicyGradient(space, PolicySettings(**values), seed=seed)
+
+    def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
+        """Return the study at `storage`, gone on with, or begun with `notes` beside its header."""
+        space = self.make_space()
+        return Study(
+            space,
+            self.make_controller(space),
+            self.make_evaluator(space),
+            storage,
+            seed=self.study.seed,
+            schedule=self.study.depth,
+            retrain_duplicates=self.study.retrain_duplicates,
+            failure_reward=self.study.failure_reward,
+            config=self.identity(),
+            notes=notes,
+        )
+
+    # --- tune -------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def tune_top(self) -> int:
+        """How many of the best architectures `tune` takes."""
+
+    @abstractmethod
+    def grid(self) -> list[dict[str, Any]]:
+        """Return the points that `tune` tries, plain data that JSON gives back as they are."""
+
+    @abstractmethod
+    def evaluate_point(
+        self, evaluator: Any, architecture: Architecture, point: Mapping[str, Any], seed: int
+    ) -> Evaluation:
+        """Train at a point of the grid, on validation data; raises `ChildError` like evaluators."""
+
+    # --- the final training -----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def final_epochs(self) -> int:
+        """How often `train_final` calls `on_epoch`."""
+
+    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
+        """Raise a `UsageError` where `train_final` could not go on; writes nothing."""
+        if space.kind != self.kind:
+            raise ArchitectureError(
+                f"an architecture for {self.task} must be of a {self.kind} space; got one of kind "
+                f"{space.kind!r}; use a configuration of another task"
+            )
+        self.prepare(self.make_evaluator(space))
+
+    @abstractmethod
+    def train_final(
+        self,
+        space: SearchSpace,
+        architecture: Architecture,
+        *,
+        point: Mapping[str, Any] | None,
+        child_seed: int,
+        opened: Callable[[], None],
+        on_epoch: OnEpoch | None = None,
+    ) -> Finished:
+        """Train an architecture of any space of this kind for good, and test it once.
+
+        point: of the grid, None for the configuration's own settings. child_seed: of weights and
+        order. opened: called before the test set is read. on_epoch: gets the epoch, from 1.
+        """
+
+    @abstractmethod
+    def summary(self, record: Mapping[str, Any]) -> str:
+        """Return a final training's record in half a line, the test score first."""
+
+    def example_inputs(self, n: int) -> tuple[Tensor, ...] | None:
+        """Return inputs of the trained network from validation data, to check exports on.
+
+        n: the size of their first dimension, or less. None: the network makes its own.
+        """
+        return None
+
+    # --- looking ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def plan_of(
+        self, space: SearchSpace, architecture: Architecture, notes: Mapping[str, Any] | None
+    ) -> Any:
+        """Return what the report draws of an architecture.
+
+        notes: of the study (see `prepare`), None for data as the paper's.
+        """
+
+    @abstractmethod
+    def show(
+        self,
+        title: str,
+        space: SearchSpace,
+        architecture: Architecture,
+        notes: Mapping[str, Any] | None,
+    ) -> Shown:
+        """Return what `netwright show` prints of an architecture; `notes` as in `plan_of`."""

@@ -1,0 +1,269 @@
+"""The task of the paper's section 4.1: convolutional networks that classify images."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from netwright.children.conv import build
+from netwright.children.plan import ChildSettings, Plan, compile_plan
+from netwright.data.images import DataSettings, load_search_data
+from netwright.errors import ConfigError
+from netwright.evaluators.image import Built, ImageEvaluator, train_final
+from netwright.space import Architecture, SearchSpace
+from netwright.spaces import conv
+from netwright.tasks.base import Config, OnEpoch
+from netwright.tasks.image_network import FinishedClassifier
+from netwright.tasks.image_shown import ShownNetwork
+from netwright.training.image import Recipe
+from netwright.trial import Evaluation, Metric
+
+CIFAR: Mapping[str, Any] = {"image": [3, 32, 32], "classes": [str(i) for i in range(10)]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """The small grid after the search (paper, 4.1): every combination on the best few.
+
+    top: architectures, >= 1. learning_rates, weight_decays, epsilons (of batch normalisation):
+    > 0, the decay may be 0. drops: pairs as in training.drops.
+    """
+
+    top: int = 3
+    learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
+    weight_decays: tuple[float, ...] = (1e-4, 5e-4)
+    epsilons: tuple[float, ...] = (1e-5, 1e-3)
+    drops: tuple[tuple[float, ...], ...] = ((0.5, 0.75), (0.6, 0.8))
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ConfigError(f"tune.top must be 1 or more; got {self.top}; use --set tune.top=1")
+        rules: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+            ("learning_rates", "be above 0", lambda rate: 0 < rate < math.inf),
+            ("weight_decays", "be 0 or more", lambda decay: 0 <= decay < math.inf),
+            ("epsilons", "be above 0", lambda epsilon: 0 < epsilon < math.inf),
+            ("drops", "rise within (0, 1)", _rise),
+        )
+        for name, rule, good in rules:
+            if not getattr(self, name):
+                raise ConfigError(f"tune.{name} must have a value; got none; list at least one")
+            for value in getattr(self, name):
+                if not good(value):
+                    raise ConfigError(
+                        f"each of tune.{name} must {rule}; got {value!r}; use --set tune.{name}=..."
+                    )
+
+
+def _rise(drops: tuple[float, ...]) -> bool:
+    return all(a < b for a, b in itertools.pairwise((0, *drops, 1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalSettings:
+    """The final training on training and validation data.
+
+    epochs: 0 takes training.epochs. widen: filters added to each layer, beyond child.widen.
+    """
+
+    epochs: int = 0
+    widen: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "widen"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"final.{name} must be 0 or more; got {getattr(self, name)}; use 0"
+                )
+
+
+def maker(space: SearchSpace, architecture: Architecture, child: ChildSettings) -> Built:
+    """Return what builds the child once image shape and classes are known."""
+    return lambda image, classes: build(space, architecture, image, classes, child)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(Config):
+    """The configuration of a search for image classifiers.
+
+    A point of its grid has learning_rate, weight_decay, epsilon (of batch normalisation) and drops.
+    """
+
+    kind: ClassVar[str] = "conv"
+
+    task: str = "images"
+    space: conv.ConvSettings = field(default_factory=conv.ConvSettings)
+    child: ChildSettings = field(default_factory=ChildSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    training: Recipe = field(default_factory=Recipe)
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    final: FinalSettings = field(default_factory=FinalSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        schedule = self.study.depth
+        if schedule is not None and (
+            schedule.last != self.space.depths[-1] or self.space.depths != schedule.depths()
+        ):
+            raise ConfigError(
+                f"space.depths must be the schedule's, from {schedule.start} to {schedule.last} "
+                f"in steps of {schedule.step}; got {list(self.space.depths)}; set it to those, or "
+                f"leave study.depth out"
+            )
+
+    @property
+    def metric(self) -> Metric:
+        """Accuracy."""
+        return Metric("accuracy", lower=False)
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what stays as it is after a search: also the space and the images' split."""
+        split = ("validation", "test", "train_limit")
+        data = {f"data.{name}": getattr(self.data, name) for name in split}
+        return {**super().fixed(), "space": self.space, **data}
+
+    def make_space(self) -> SearchSpace:
+        """Return the search space."""
+        return conv.space(self.name, self.space)
+
+    def make_evaluator(self, space: SearchSpace) -> ImageEvaluator:
+        """Return the evaluator, which reads no data before it is used."""
+        return ImageEvaluator(space, self.data, self.training, self.child, seed=self.study.seed)
+
+    def prepare(self, evaluator: ImageEvaluator) -> dict[str, Any]:
+        """Read and whiten the images; return their shape, classes and numbers."""
+        data = evaluator.data
+        evaluator.pipelines(self.execution.device)
+        return {
+            "image": list(data.shape),
+            "classes": list(data.classes),
+            "images": {"training": len(data.train), "validation": len(data.valid)},
+        }
+
+    # --- tune -------------------------------------------------------------------------------
+
+    @property
+    def tune_top(self) -> int:
+        """How many of the best architectures `tune` takes."""
+        return self.tune.top
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Return every combination of the tune section."""
+        t = self.tune
+        names = ("learning_rate", "weight_decay", "epsilon", "drops")
+        values = (t.learning_rates, t.weight_decays, t.epsilons, [list(d) for d in t.drops])
+        return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
+
+    def at(self, point: Mapping[str, Any] | None) -> tuple[Recipe, ChildSettings]:
+        """Return recipe and child settings with a point's values, their own for None."""
+        if point is None:
+            return self.training, self.child
+        recipe = replace(
+            self.training,
+            learning_rate=point["learning_rate"],
+            weight_decay=point["weight_decay"],
+            drops=tuple(point["drops"]),
+        )
+        return recipe, replace(self.child, batch_norm_epsilon=point["epsilon"])
+
+    def evaluate_point(
+        self,
+        evaluator: ImageEvaluator,
+        architecture: Architecture,
+        point: Mapping[str, Any],
+        seed: int,
+    ) -> Evaluation:
+        """Train at a point of the grid; its rate goes before the architecture's own."""
+        recipe, child = self.at(point)
+        make = maker(evaluator.space, architecture, child)
+        return evaluator.evaluate_module(make, recipe, seed, self.execution.device)
+
+    # --- the final training -----------------------------------------------------------------
+
+    @property
+    def final_epochs(self) -> int:
+        """The epochs of the final training."""
+        return self.final.epochs or self.training.epochs
+
+    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
+        """Read the data and compile the architecture for them."""
+        data = self.make_evaluator(space).data
+        compile_plan(space, architecture, data.shape, len(data.classes), self.child)
+
+    def final_recipe(self, recipe: Recipe, rate: float | None) -> Recipe:
+        """Return the recipe of the final training; `rate` is the architecture's own token."""
+        recipe = replace(recipe, epochs=self.final.epochs or recipe.epochs)
+        return replace(recipe, learning_rate=rate) if rate else recipe
+
+    def train_final(
+        self,
+        space: SearchSpace,
+        architecture: Architecture,
+        *,
+        point: Mapping[str, Any] | None,
+        child_seed: int,
+        opened: Callable[[], None],
+        on_epoch: OnEpoch | None = None,
+    ) -> FinishedClassifier:
+        """Train on training and validation images, test once; see `Config.train_final`."""
+        recipe, child = self.at(point)
+        child = replace(child, widen=child.widen + self.final.widen)
+        rate = compile_plan(space, architecture, (1, 8, 8), 2, child).learning_rate
+        recipe = self.final_recipe(recipe, rate if point is None else None)
+        result = train_final(
+            maker(space, architecture, child),
+            self.data,
+            recipe,
+            seed=self.study.seed,
+            child_seed=child_seed,
+            opened=opened,
+            device=self.execution.device,
+            on_epoch=on_epoch,
+        )
+        record = {
+            "test_accuracy": result.test_accuracy,
+            "parameters": sum(p.numel() for p in result.model.parameters()),
+            "seconds": result.seconds,
+            "recipe": asdict(recipe),
+            "child": asdict(child),
+        }
+        return FinishedClassifier(
+            space=space, architecture=architecture, record=record, child=child, result=result
+        )
+
+    def summary(self, record: Mapping[str, Any]) -> str:
+        """Return test accuracy, size and time."""
+        return (
+            f"test accuracy {record['test_accuracy']:.4f}, {record['parameters']:,} parameters, "
+            f"{record['seconds']:.0f} s"
+        )
+
+    def example_inputs(self, n: int) -> tuple[Tensor, ...]:
+        """Return up to n validation images, float [N, C, H, W] in [0, 1]."""
+        return (load_search_data(self.data, self.study.seed).valid.images[:n].float() / 255,)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def plan_of(
+        self, space: SearchSpace, architecture: Architecture, notes: Mapping[str, Any] | None
+    ) -> Plan:
+        """Return the plan for the images of `notes`, for CIFAR-10's without."""
+        about = CIFAR if notes is None else notes
+        channels, height, width = about["image"]
+        shape, classes = (channels, height, width), len(about["classes"])
+        return compile_plan(space, architecture, shape, classes, self.child)
+
+    def show(
+        self,
+        title: str,
+        space: SearchSpace,
+        architecture: Architecture,
+        notes: Mapping[str, Any] | None,
+    ) -> ShownNetwork:
+        """Return the plan as `netwright show` prints it."""
+        plan = self.plan_of(space, architecture, notes)
+        return ShownNetwork(title=title, space=space, architecture=architecture, plan=plan)

@@ -1,0 +1,234 @@
+"""Training a language model by truncated backpropagation, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from netwright.children.language import Dropouts, LanguageModel
+from netwright.data.text import batchify, windows
+from netwright.errors import ChildError, ConfigError, out_of_range
+from netwright.training.limits import Deadline
+from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
+
+LOOK = 50  # steps between looks at the loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageRecipe:
+    """How a language model is trained and rewarded.
+
+    epochs: >= 1 (35; paper, 4.2). batch: texts side by side, >= 1 (20). steps: of one truncated
+        backpropagation, >= 1 (35). eval_batch: texts side by side in validation and test, >= 1.
+    optimiser: "sgd" or "adam". learning_rate: > 0; the loss is summed over the steps and averaged
+        over the batch (Zaremba et al. 2014), which only matters to "sgd" and `clip`.
+    weight_decay: >= 0. clip: largest norm of the gradient, > 0 (5). scale: weights start uniform in
+        [-scale, scale], > 0 (0.05). frequency_bias: the output's biases start at the training
+        text's frequencies instead of zero, which saves the first part of a short training.
+    schedule: "constant"; "decay": times decay_factor each epoch after the first decay_after;
+        "drops": times decay_factor at each of `drops`, shares of the epochs that rise in (0, 1);
+        "cosine": to zero over the run.
+    embedding_dropout, input_dropout, hidden_dropout, output_dropout, recurrent_dropout: in [0, 1).
+    variational: one dropout mask for all steps of a window, see `Dropouts`.
+    reward_scale: c of the reward c / perplexity^2, > 0 (80).
+    give_up: a loss above this many times that of a uniform guess, after `LOOK` steps, fails the
+        child, > 1.
+    time_limit: seconds, 0 for none. memory_limit: GiB allocated beyond the start, 0 for none.
+    """
+
+    epochs: int = 35
+    batch: int = 20
+    steps: int = 35
+    eval_batch: int = 10
+    optimiser: str = "sgd"
+    learning_rate: float = 1.0
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    scale: float = 0.05
+    frequency_bias: bool = False
+    schedule: str = "decay"
+    decay_after: int = 6
+    decay_factor: float = 1 / 1.2
+    drops: tuple[float, ...] = (0.5, 0.75)
+    embedding_dropout: float = 0.0
+    input_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    output_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    variational: bool = True
+    reward_scale: float = 80.0
+    give_up: float = 2.0
+    time_limit: float = 0.0
+    memory_limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "steps", "eval_batch"):
+            if getattr(self, name) < 1:
+                _refuse(name, "must be 1 or more", getattr(self, name))
+        for name in ("learning_rate", "clip", "scale", "reward_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                _refuse(name, "must be above 0", getattr(self, name))
+        for name in ("weight_decay", "time_limit", "memory_limit", "decay_after"):
+            if not 0 <= getattr(self, name) < math.inf:
+                _refuse(name, "must be 0 or more", getattr(self, name))
+        for name in ("embedding", "input", "hidden", "output", "recurrent"):
+            share = getattr(self, f"{name}_dropout")
+            if not 0 <= share < 1:
+                _refuse(f"{name}_dropout", "must be in [0, 1)", share)
+        if not 0 < self.decay_factor <= 1:
+            _refuse("decay_factor", "must be in (0, 1]", self.decay_factor)
+        if not self.give_up > 1:
+            _refuse("give_up", "must be above 1", self.give_up)
+        if self.optimiser not in ("sgd", "adam"):
+            _refuse("optimiser", "must be sgd or adam", self.optimiser)
+        if self.schedule not in SCHEDULES:
+            _refuse("schedule", f"must be one of {', '.join(SCHEDULES)}", self.schedule)
+        if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
+            _refuse("drops", "must rise within (0, 1)", self.drops)
+
+    @property
+    def dropouts(self) -> Dropouts:
+        """The dropout rates of the model."""
+        return Dropouts(
+            embedding=self.embedding_dropout,
+            input=self.input_dropout,
+            hidden=self.hidden_dropout,
+            output=self.output_dropout,
+            recurrent=self.recurrent_dropout,
+            variational=self.variational,
+        )
+
+    def rate(self, epoch: int, share: float) -> float:
+        """Return the learning rate in `epoch` (from 0), the share in [0, 1) of it done."""
+        base = self.learning_rate
+        if self.schedule == "decay":
+            return decay_rate(base, epoch, self.decay_after, self.decay_factor)
+        if self.schedule == "drops":
+            return step_rate(base, epoch, self.epochs, self.drops, self.decay_factor)
+        if self.schedule == "cosine":
+            return cosine_rate(base, (epoch + share) / self.epochs)
+        return base
+
+
+def _refuse(name: str, rule: str, value: object) -> None:
+    raise ConfigError(out_of_range(f"training.{name}", rule, value))
+
+
+def reward_of(perplexity: float, recipe: LanguageRecipe) -> float:
+    """Return c / perplexity^2 (paper, 4.2)."""
+    return recipe.reward_scale / perplexity**2
+
+
+def train(
+    model: LanguageModel,
+    text: Tensor,
+    valid: Tensor | None,
+    recipe: LanguageRecipe,
+    seed: int,
+    device: str = "cpu",
+    deadline: Deadline | None = None,
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> list[float]:
+    """Train `model` on `text`, int64 [N]; return its perplexity on `valid` after each epoch.
+
+    `seed` draws the dropout. `on_epoch` gets the epoch, from 1, and the perplexity. Raises
+    `ChildError` where the loss is not finite or far above that of a guess, and `TimeLimitError`
+    past the deadline.
+    """
+    torch.manual_seed(seed)
+    deadline = deadline or Deadline(recipe.time_limit)
+    columns = batchify(text, recipe.batch).to(device)  # [N / batch, batch]
+    if recipe.frequency_bias:
+        model.output.start_from(torch.bincount(text, minlength=len(model.output.bias)))
+    model = model.to(device)
+    parameters = list(model.parameters())
+    optimiser: torch.optim.Optimizer
+    if recipe.optimiser == "adam":
+        optimiser = torch.optim.Adam(parameters, weight_decay=recipe.weight_decay)
+    else:
+        optimiser = torch.optim.SGD(parameters, weight_decay=recipe.weight_decay)
+    losses = _Watch(recipe, len(model.output.bias))
+    curve: list[float] = []
+    for epoch in range(recipe.epochs):
+        model.train()
+        state = model.start(columns.shape[1])
+        for inputs, targets in windows(columns, recipe.steps):  # [<= steps, batch] each
+            share = losses.seen * recipe.steps / len(columns) - epoch
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(epoch, min(max(share, 0.0), 1.0))
+            state = [(h.detach(), c.detach()) for h, c in state]
+            features, state = model(inputs, state)
+            total = model.output.loss(features.flatten(0, 1), targets.flatten())
+            optimiser.zero_grad(set_to_none=True)
+            (total / recipe.batch).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimiser.step()
+            losses.take(total.detach() / targets.numel())
+            deadline.check()
+        losses.look()
+        value = perplexity(model, valid, recipe, device, deadline) if valid is not None else None
+        if value is not None:
+            curve.append(value)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, value)
+    return curve
+
+
+class _Watch:
+    """Gives a child up whose loss is lost."""
+
+    def __init__(self, recipe: LanguageRecipe, vocabulary: int) -> None:
+        self.seen = 0
+        self._limit = recipe.give_up * math.log(vocabulary)
+        self._recent: list[Tensor] = []
+
+    def take(self, loss: Tensor) -> None:
+        self._recent.append(loss)
+        self.seen += 1
+        if self.seen % LOOK == 0:
+            self.look()
+
+    def look(self) -> None:
+        """Raise `ChildError` if the mean loss since the last look is not finite or too high."""
+        if not self._recent:
+            return
+        mean = float(torch.stack(self._recent).mean())
+        self._recent = []
+        if not mean <= self._limit:
+            raise ChildError(
+                f"the loss diverged: {mean:.3g} nats a unit by step {self.seen}, the limit is "
+                f"{self._limit:.3g}"
+            )
+
+
+@torch.no_grad()
+def perplexity(
+    model: LanguageModel,
+    text: Tensor,
+    recipe: LanguageRecipe,
+    device: str = "cpu",
+    deadline: Deadline | None = None,
+) -> float:
+    """Return exp of the mean loss over `text`, int64 [N], read in `eval_batch` columns.
+
+    The state is carried from window to window; each column's first unit is only read. Raises
+    `ChildError` where it is not finite.
+    """
+    model.eval()
+    columns = batchify(text, min(recipe.eval_batch, max(1, len(text) // 2))).to(device)
+    state = model.start(columns.shape[1])
+    total, count = 0.0, 0
+    for inputs, targets in windows(columns, recipe.steps):
+        features, state = model(inputs, state)
+        total += float(model.output.loss(features.flatten(0, 1), targets.flatten()))
+        count += targets.numel()
+        if deadline is not None:
+            deadline.check()
+    mean = total / count
+    if not mean < 100:
+        raise ChildError(f"the validation loss was not finite or absurd: {mean:.3g} nats a unit")
+    return math.exp(mean)
