@@ -14,6 +14,7 @@ from netwright.errors import ConfigError, UsageError
 from netwright.space import SearchSpace
 from netwright.tasks.base import Config
 from netwright.tasks.images import ImageConfig
+from netwright.tasks.language import LanguageConfig
 from netwright.toml import build, one_line, short, to_toml, with_settings
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "with_settings",
 ]
 
-TASKS: dict[str, type[Config]] = {"images": ImageConfig}
+TASKS: dict[str, type[Config]] = {"images": ImageConfig, "language": LanguageConfig}
 
 
 def set_threads(config: Config) -> None:

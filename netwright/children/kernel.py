@@ -57,7 +57,7 @@ def _tanh(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_tanh)  # type: ignore[untyped-decorator]
+@overload(_tanh)
 def _tanh_by_type(x: Any) -> Any:
     if x is not types.float32:
 

@@ -53,13 +53,17 @@ class LanguageChildSettings:
             )
 
 
-def gates(core: Core) -> int:
-    """Return how many weight blocks of the width's size a layer has: B, 4 of LSTM, 3 of GRU."""
+def gates(core: Core | int) -> int:
+    """Return the blocks of the width's size in a layer: B of a cell, 4 of LSTM, 3 of GRU."""
+    if isinstance(core, int):
+        return core
     return core.base if isinstance(core, Cell) else GATES[core]
 
 
-def parameters_at(core: Core, vocabulary: int, settings: LanguageChildSettings, width: int) -> int:
-    """Return the parameters of the model of hidden width `width`."""
+def parameters_at(
+    core: Core | int, vocabulary: int, settings: LanguageChildSettings, width: int
+) -> int:
+    """Return the parameters of the model of width `width`; a number stands for a cell's B."""
     embedding = settings.embedding or width
     biases = 2 if settings.bias else 0
     cells = sum(
@@ -71,7 +75,7 @@ def parameters_at(core: Core, vocabulary: int, settings: LanguageChildSettings, 
     return cells + vocabulary * embedding + output
 
 
-def solve_width(core: Core, vocabulary: int, settings: LanguageChildSettings) -> int:
+def solve_width(core: Core | int, vocabulary: int, settings: LanguageChildSettings) -> int:
     """Return the width whose parameters come nearest to the budget.
 
     Raises `ConfigError` for a budget that a width of 8 exceeds.
@@ -141,10 +145,9 @@ class LanguageModel(nn.Module):
             Layer(core, self.width if layer else embedding, self.width, settings.bias)
             for layer in range(settings.layers)
         )
-        weight = self.embedding.weight
-        if not settings.shared:
-            weight = nn.Parameter(torch.empty(vocabulary, self.width))
-        self.output = Output(weight, settings.cutoffs)
+        self.output = Output(vocabulary, self.width, settings.cutoffs)
+        if settings.shared:
+            self.output.weight = self.embedding.weight
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -scale, scale)
         nn.init.zeros_(self.output.bias)

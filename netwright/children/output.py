@@ -22,19 +22,18 @@ def check_cutoffs(cutoffs: Sequence[int], vocabulary: int) -> None:
 class Output(nn.Module):
     """Features to the probabilities of all units, by softmax or by adaptive softmax.
 
-    weight: [V, units], which may be the embedding's. cutoffs: places in a vocabulary of falling
-    frequency. Without any it is a softmax. With some the frequent units before the first cutoff
+    The weight, [V, units], may be set to the embedding's. cutoffs: places in a vocabulary of
+    falling frequency. Without any it is a softmax. With some the frequent units before the first cutoff
     and one token for each later range share a softmax, and each range has its own (Grave et al.
     2017, without their smaller projections): still a distribution over all units, for a fraction
     of the work.
     """
 
-    def __init__(self, weight: nn.Parameter, cutoffs: Sequence[int] = ()) -> None:
+    def __init__(self, vocabulary: int, units: int, cutoffs: Sequence[int] = ()) -> None:
         super().__init__()
-        vocabulary, units = weight.shape
         check_cutoffs(cutoffs, vocabulary)
-        self.weight = weight
-        self.bias = nn.Parameter(weight.new_zeros(vocabulary))
+        self.weight: Tensor = nn.Parameter(torch.empty(vocabulary, units))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.cutoffs = (*cutoffs, vocabulary)
         self.ranges = nn.Linear(units, len(cutoffs)) if cutoffs else None
 

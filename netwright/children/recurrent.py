@@ -42,7 +42,8 @@ class Recurrent(nn.Module):
     dropped in training, the same units at every step of a call (Gal and Ghahramani 2016).
 
     Parameters are named as those of `torch.nn.LSTM`, with B * hidden_size rows, leaf after leaf,
-    for a cell of base number B. On the processor the steps run compiled, elsewhere as plain PyTorch.
+    for a cell of base number B. On the processor the steps run compiled, elsewhere as plain
+    PyTorch.
     """
 
     def __init__(
@@ -80,7 +81,10 @@ class Recurrent(nn.Module):
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * self._directions
             for suffix in self._suffixes(layer):
-                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (rows, width),
+                    "weight_hh": (rows, hidden_size),
+                }
                 if bias:
                     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 for name, shape in shapes.items():

@@ -7,7 +7,7 @@ all arrays are those of a packed sequence: first all sequences' first steps, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,12 @@ from torch import Tensor
 
 from netwright.spaces.recurrent import Cell
 
-_COMBINE = {"add": torch.add, "elem_mult": torch.mul, "max": torch.maximum}
-_ACTIVATE = {
+_COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "elem_mult": torch.mul,
+    "max": torch.maximum,
+}
+_ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
@@ -87,7 +91,9 @@ def fast_layer(
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what `plain_layer` returns, by compiled steps; on the processor only."""
-    h, c = _Layer.apply(cell, z, u.to(z.dtype), bias, h0, c0, tuple(batch_sizes), mask)
+    h, c = _Layer.apply(  # type: ignore[no-untyped-call]
+        cell, z, u.to(z.dtype), bias, h0, c0, tuple(batch_sizes), mask
+    )
     return h, c
 
 
@@ -102,7 +108,7 @@ class _Layer(torch.autograd.Function):
     """All steps of a layer; products in z's type, the tree in float32 or float64."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         cell: Cell,
         z: Tensor,
@@ -145,7 +151,7 @@ class _Layer(torch.autograd.Function):
         return out.to(z.dtype), c.to(c0.dtype if low else kind)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         from netwright.children import kernel
 

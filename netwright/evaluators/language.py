@@ -10,10 +10,8 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from netwright.children.language import Core, LanguageChildSettings, LanguageModel
 from netwright.data.text import (
@@ -34,6 +32,12 @@ from netwright.trial import Evaluation
 def score_of(value: float, unit: str) -> float:
     """Return what people read: perplexity of words, bits per character of characters."""
     return value if unit == "words" else math.log2(value)
+
+
+def core_of(space: SearchSpace, architecture: Architecture) -> Core:
+    """Return the cell of an architecture, or "lstm" or "gru" for one of `spaces.gated`."""
+    values = space.check(architecture)
+    return str(values["layer"]) if space.kind == "gated" else cell_of(values)
 
 
 class LanguageEvaluator:
@@ -65,9 +69,16 @@ class LanguageEvaluator:
             self._data = load_search_text(self.settings)
         return self._data
 
+    def limited(self, train_limit: int) -> LanguageEvaluator:
+        """Return one that trains on another part of the text; 0 leaves it as it is."""
+        if train_limit in (0, self.settings.train_limit):
+            return self
+        data = replace(self.settings, train_limit=train_limit)
+        return LanguageEvaluator(self.space, data, self.recipe, self.child)
+
     def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
         """Train the child; reward c / perplexity^2 on validation text (paper, 4.2)."""
-        core = cell_of(self.space.check(architecture))
+        core = core_of(self.space, architecture)
         return self.evaluate_core(core, self.recipe, self.child, seed, device)
 
     def evaluate_core(

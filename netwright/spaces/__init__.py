@@ -11,7 +11,7 @@ from typing import Any
 
 from netwright.errors import ArchitectureError, SpaceError
 from netwright.space import Architecture, SearchSpace, decision_from_dict
-from netwright.spaces import conv, recurrent
+from netwright.spaces import conv, gated, recurrent
 
 FORMAT = "netwright-architecture/1"
 
@@ -24,11 +24,14 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
         return conv.from_settings(name, data.get("settings", {}))
     if kind == "recurrent":
         return recurrent.from_settings(name, data.get("settings", {}))
+    if kind == "gated":
+        return gated.space(name)
     if kind == "decisions":
         decisions = [decision_from_dict(d) for d in data.get("decisions", [])]
         return SearchSpace(name, decisions, settings=data.get("settings", {}))
     raise SpaceError(
-        f"the kind of a space must be conv, recurrent or decisions; got {kind!r}; mend the file"
+        f"the kind of a space must be conv, recurrent, gated or decisions; got {kind!r}; mend the "
+        f"file"
     )
 
 

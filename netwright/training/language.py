@@ -164,7 +164,7 @@ def train(
             features, state = model(inputs, state)
             total = model.output.loss(features.flatten(0, 1), targets.flatten())
             optimiser.zero_grad(set_to_none=True)
-            (total / recipe.batch).backward()
+            (total / recipe.batch).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
             losses.take(total.detach() / targets.numel())

@@ -1,0 +1,62 @@
+"""A recurrent cell, equation by equation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from netwright.children.language import Core
+from netwright.report.cells import draw_cell
+from netwright.report.drawing import draw_decisions
+from netwright.spaces import architecture_to_dict
+from netwright.spaces.recurrent import Cell
+from netwright.tasks.results import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownCell(Shown):
+    """A cell, or "lstm" or "gru", and the size of its language model.
+
+    width: hidden units. vocabulary: units of the text. parameters: of the whole model.
+    """
+
+    core: Core
+    width: int
+    vocabulary: int
+    parameters: int
+
+    def _equations(self) -> list[str]:
+        return self.core.equations() if isinstance(self.core, Cell) else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "title": self.title,
+            "parameters": self.parameters,
+            "width": self.width,
+            "vocabulary": self.vocabulary,
+            "equations": self._equations(),
+            "architecture": architecture_to_dict(self.space, self.architecture),
+        }
+
+    def table(self) -> Table:
+        """Return the equations as a table."""
+        table = Table(title=self.title, title_justify="left", show_header=False, box=None)
+        for line in self._equations() or [f"PyTorch's own {self.core}"]:
+            table.add_row(line)
+        return table
+
+    def summary(self) -> str:
+        """Return how large its language model is."""
+        return (
+            f"{self.parameters:,} parameters at width {self.width} for a vocabulary of "
+            f"{self.vocabulary:,}"
+        )
+
+    def svg(self) -> str:
+        """Return a drawing of the cell."""
+        if isinstance(self.core, Cell):
+            return draw_cell(self.core, self.title)
+        return draw_decisions(self.architecture)
