@@ -23,10 +23,10 @@ class Output(nn.Module):
     """Features to the probabilities of all units, by softmax or by adaptive softmax.
 
     The weight, [V, units], may be set to the embedding's. cutoffs: places in a vocabulary of
-    falling frequency. Without any it is a softmax. With some the frequent units before the first cutoff
-    and one token for each later range share a softmax, and each range has its own (Grave et al.
-    2017, without their smaller projections): still a distribution over all units, for a fraction
-    of the work.
+    falling frequency. Without any it is a softmax. With some the frequent units before the first
+    cutoff and one token for each later range share a softmax, and each range has its own (Grave et
+    al. 2017, without their smaller projections): still a distribution over all units, for a
+    fraction of the work.
     """
 
     def __init__(self, vocabulary: int, units: int, cutoffs: Sequence[int] = ()) -> None:
