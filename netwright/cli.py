@@ -248,56 +248,79 @@ def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, S
 
 @app.command()
 def train(
-    study: Annotated[Path | None, typer.Argument(help="A study; its winner is trained.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="Instead: an architecture file, or v1.")
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY|CONFIG", help="A study; its winner is trained."),
     ] = None,
-    config: Annotated[str, typer.Option(help="Data and recipe for --architecture.")] = "cifar10-v1",
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            "--cell",
+            help="Instead of a winner: v1, nascell, lstm, gru, STUDY:best, STUDY:TRIAL or a file; "
+            "CONFIG has data and recipe, cifar10-v1 by default.",
+        ),
+    ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="The grid first, for --cell.")] = False,
+    config: Annotated[str | None, typer.Option(help="CONFIG, as an option.")] = None,
     target: Annotated[
         Path | None, typer.Option("--out", help="Folder of the network; STUDY/network by default.")
     ] = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Train the winner on training and validation data, test it once, save it."""
+    """Train the winner, or any architecture, test it once, save it."""
     from netwright import finishing
     from netwright.config import load_config
     from netwright.progress import counting
     from netwright.workspace import check_folder
 
-    if (study is None) == (architecture is None):
-        raise UsageError("train takes a study or --architecture, one of them; see --help")
-    if study is not None:
-        place, loaded, opened = _open(study, settings)
+    if architecture is not None and (what is None or config is None):
+        loaded = load_config(what or config or "cifar10-v1", settings or [])
+        finished, target = _train_file(architecture, loaded, target, tune)
+        times = 1
+    elif what is not None and config is None and not tune:
+        place, loaded, opened = _open(Path(what), settings)
         target = target or place.network
         check_folder(target)
         loaded.check_final(opened.space, opened.best.architecture)
         with counting(err, "training", loaded.final_epochs) as advance:
             finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
+        times = len(opened.events("open_test"))
     else:
-        loaded = load_config(config, settings or [])
-        finished, target = _train_file(str(architecture), loaded, target)
+        raise UsageError(
+            "train takes a study, or --cell (--architecture) and a configuration; see --help"
+        )
     finished.save(target)
     if as_json:
         print_json({"network": str(target), **finished.record})
         return
-    if study is not None and (times := len(opened.events("open_test"))) > 1:
+    if times > 1:
         err.print(f"note: the test set of this study was opened {times} times", markup=False)
     say(f"{loaded.summary(finished.record)}; saved in {target}")
 
 
-def _train_file(source: str, loaded: Config, target: Path | None) -> tuple[Finished, Path]:
+def _train_file(
+    source: str, loaded: Config, target: Path | None, tune: bool
+) -> tuple[Finished, Path]:
     from netwright import finishing
     from netwright.progress import counting
-    from netwright.spaces import load_architecture
+    from netwright.showing import named
 
-    space, architecture = load_architecture(source)
+    name, space, architecture = named(source)
     _prepare(loaded)
-    target = target or Path("runs") / Path(source).stem / "network"
+    target = target or Path("runs") / f"{loaded.name}-{name}" / "network"
     finishing.check_file(loaded, space, architecture, target)
-    with counting(err, "training", loaded.final_epochs) as advance:
+    runs = len(loaded.grid()) if tune else 0
+    with counting(err, "training", loaded.final_epochs + runs) as advance:
         finished = finishing.train_file(
-            loaded, space, architecture, source, target, lambda e, a: advance(f"epoch {e}")
+            loaded,
+            space,
+            architecture,
+            name,
+            target,
+            lambda e, a: advance(f"epoch {e}"),
+            (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
         )
     return finished, target
 

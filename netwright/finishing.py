@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from netwright.config import Config
-from netwright.errors import ChildError
-from netwright.protocols import Evaluator
+from netwright.errors import ChildError, NetwrightError, StudyError
+from netwright.protocols import Evaluator, Store
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
+from netwright.spaces import digest
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.tasks.base import OnEpoch
@@ -30,20 +32,34 @@ def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping
 
     Each run is an event "tune" of the journal; those that are there are not run again.
     """
-    known = {_key(event.payload): event.payload for event in study.events("tune")}
     for number, point in tune_runs(config, study):
-        record: dict[str, Any] = {"trial": number, "setting": point}
-        if _key(record) in known:
-            yield known[_key(record)]
-            continue
         trial = study.trial(number)
-        try:
-            result = config.evaluate_point(evaluator, trial.architecture, point, trial.seed)
-            record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
-        except ChildError as error:
-            record |= {"score": None, "failure": str(error)}
-        study.store.add_event("tune", record)
-        yield record
+        yield _tune_run(
+            config, study.store, evaluator, number, trial.architecture, point, trial.seed
+        )
+
+
+def _tune_run(
+    config: Config,
+    store: Store,
+    evaluator: Evaluator,
+    number: int,
+    architecture: Architecture,
+    point: Mapping[str, Any],
+    seed: int,
+) -> Mapping[str, Any]:
+    """Return the record of a run, from the journal where it is there."""
+    record: dict[str, Any] = {"trial": number, "setting": point}
+    for event in store.events("tune"):
+        if _key(event.payload) == _key(record):
+            return event.payload
+    try:
+        result = config.evaluate_point(evaluator, architecture, point, seed)
+        record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
+    except ChildError as error:
+        record |= {"score": None, "failure": str(error)}
+    store.add_event("tune", record)
+    return record
 
 
 def _key(record: Mapping[str, Any]) -> str:
@@ -130,22 +146,57 @@ def train_file(
     name: str,
     target: Path,
     on_epoch: OnEpoch | None = None,
+    on_tune: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Finished:
-    """Train an architecture that no study found; its journal is `target`/training.db."""
-    target.mkdir(parents=True, exist_ok=True)
-    store = SqlStore(sqlite_url(target / "training.db"))
-    if not store.exists():
-        store.create({"space": space.to_dict(), "seed": config.study.seed, "config": {}})
-    try:
+    """Train an architecture that no study found; its journal is `target`/training.db.
+
+    With `on_tune`, which gets the record of each run, the grid comes first and the final training
+    takes its best point. A run that was cut off goes on. Raises `StudyError` where the folder holds
+    the training of something else.
+    """
+    with closing(_training_journal(config, space, architecture, target)) as store:
+        point, extra = None, {"architecture": name, "tuned": on_tune is not None}
+        if on_tune is not None:
+            evaluator = config.make_evaluator(space)
+            seed = derive_seed(config.study.seed, 0, "tune")
+            records = []
+            for setting in config.grid():
+                record = _tune_run(config, store, evaluator, 0, architecture, setting, seed)
+                records.append(record)
+                on_tune(record)
+            best = best_run(records)
+            if best is None:
+                raise NetwrightError(f"all {len(records)} runs of the grid failed at {target}")
+            point, extra["validation_score"] = best["setting"], best["score"]
         return train_architecture(
             config,
             space,
             architecture,
-            point=None,
+            point=point,
             journal=store.add_event,
-            extra={"architecture": name},
+            extra=extra,
             child_seed=derive_seed(config.study.seed, 0, "final"),
             on_epoch=on_epoch,
         )
-    finally:
+
+
+def _training_journal(
+    config: Config, space: SearchSpace, architecture: Architecture, target: Path
+) -> SqlStore:
+    header = {
+        "space": space.to_dict(),
+        "architecture": digest(space, architecture),
+        "seed": config.study.seed,
+        "config": {**config.identity(), "tune": config.to_dict()["tune"]},
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    store = SqlStore(sqlite_url(target / "training.db"))
+    if not store.exists():
+        store.create(header)
+    elif any(store.header().get(key) != json.loads(json.dumps(header[key])) for key in header):
         store.close()
+        raise StudyError(
+            f"a folder holds one training; {target} holds that of another architecture or "
+            f"configuration; use --out with another folder"
+        )
+    return store

@@ -7,9 +7,29 @@ from pathlib import Path
 
 from netwright.config import config_from_dict, task_of, with_settings
 from netwright.errors import UsageError
+from netwright.space import Architecture, SearchSpace
 from netwright.spaces import load_architecture, shipped
 from netwright.tasks.results import Shown
 from netwright.workspace import Workspace
+
+
+def named(what: str) -> tuple[str, SearchSpace, Architecture]:
+    """Return (name, space, architecture) of what `--cell` and `--architecture` take.
+
+    A shipped name ("v1", "nascell", "lstm", "gru"), an architecture file, or a study's trial:
+    FOLDER:best or FOLDER:NUMBER.
+    """
+    folder, colon, which = what.rpartition(":")
+    if not colon or not Path(folder).is_dir() or Path(what).is_file():
+        return (what if what in shipped() else Path(what).stem, *load_architecture(what))
+    if which != "best" and not which.isdecimal():
+        raise UsageError(
+            f"a study's trial must be FOLDER:best or FOLDER:NUMBER; got {what!r}; see netwright top"
+        )
+    _, study = Workspace(folder).open()
+    trial = study.best if which == "best" else study.trial(int(which))
+    name = f"{Path(folder).name}-{trial.number}"
+    return name, study.space, trial.architecture
 
 
 def resolve(what: str, trial: int | None, settings: Sequence[str]) -> Shown:

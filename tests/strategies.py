@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from netwright.space import Architecture, Choice, Connections, Decision, Option, SearchSpace
 from netwright.spaces import conv
+from netwright.spaces.recurrent import ACTIVATIONS, COMBINATIONS, Cell, cell_from_tokens
 
 
 def small_space() -> SearchSpace:
@@ -72,3 +73,21 @@ def conv_architectures(draw: st.DrawFn) -> tuple[SearchSpace, Architecture]:
     """Return a convolutional space and a sample of it."""
     space = CONV_SPACES[draw(st.sampled_from(sorted(CONV_SPACES)))]
     return space, space.sample(random.Random(draw(st.integers(0, 2**32))))
+
+
+_TOKENS = """
+    add sigmoid add relu add sigmoid elem_mult relu add tanh add sigmoid add tanh add sigmoid
+    elem_mult tanh add tanh elem_mult tanh add sigmoid elem_mult identity add tanh elem_mult tanh
+    add tanh 12 8
+"""
+PUBLISHED = cell_from_tokens(_TOKENS.split())  # NASCell, Zoph & Le 2017, appendix
+
+
+@st.composite
+def cells(draw: st.DrawFn, bases: tuple[int, ...] = (2, 3, 4, 5, 8)) -> Cell:
+    """Return any cell of the whole space, max and sin included."""
+    base = draw(st.sampled_from(bases))
+    node = st.tuples(st.sampled_from(COMBINATIONS), st.sampled_from(ACTIVATIONS))
+    nodes = draw(st.lists(node, min_size=2 * base - 1, max_size=2 * base - 1))
+    index = st.integers(0, 2 * base - 2)
+    return Cell(tuple(nodes), draw(node), draw(index), draw(index))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.output import Output
+from netwright.children.output import Output, check_cutoffs
 from netwright.children.recurrent import Recurrent
 from netwright.errors import ConfigError, out_of_range
 from netwright.spaces.recurrent import Cell
@@ -78,8 +78,10 @@ def parameters_at(
 def solve_width(core: Core | int, vocabulary: int, settings: LanguageChildSettings) -> int:
     """Return the width whose parameters come nearest to the budget.
 
-    Raises `ConfigError` for a budget that a width of 8 exceeds.
+    Raises `ConfigError` for a budget that a width of 8 exceeds, and for cutoffs beyond the
+    vocabulary.
     """
+    check_cutoffs(settings.cutoffs, vocabulary)
     if settings.width:
         return settings.width
     least = parameters_at(core, vocabulary, settings, NARROWEST)

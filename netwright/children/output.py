@@ -15,7 +15,12 @@ def check_cutoffs(cutoffs: Sequence[int], vocabulary: int) -> None:
     """Raise `ConfigError` unless `cutoffs` rise within (0, vocabulary)."""
     if any(not a < b for a, b in zip((0, *cutoffs), (*cutoffs, vocabulary), strict=True)):
         raise ConfigError(
-            out_of_range("child.cutoffs", f"must rise within (0, {vocabulary})", tuple(cutoffs))
+            out_of_range(
+                "child.cutoffs",
+                f"must rise within (0, {vocabulary}), the vocabulary",
+                list(cutoffs),
+                "[]",
+            )
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,6 @@ class Recurrent(nn.Module):
         self, x: Tensor, sizes: tuple[int, ...], h: Tensor, c: Tensor
     ) -> tuple[Tensor, State]:
         """Run packed rows x [N, width] through all layers; h and c [layers * directions, .., H]."""
-        last = _last_rows(sizes).to(x.device)
-        backwards = _reversal(sizes).to(x.device) if self.bidirectional else None
         ends: list[State] = []
         for layer in range(self.num_layers):
             if layer and self.dropout:
@@ -185,12 +184,10 @@ class Recurrent(nn.Module):
             outputs = []
             for k, suffix in enumerate(self._suffixes(layer)):
                 at = layer * self._directions + k
-                taken = x if backwards is None or k == 0 else x.index_select(0, backwards)
+                taken = _turned(x, sizes) if k else x
                 out, cs = self._layer(taken, suffix, h[at], c[at], sizes)
-                ends.append((out.index_select(0, last), cs.index_select(0, last)))
-                if backwards is not None and k == 1:
-                    out = out.index_select(0, backwards)
-                outputs.append(out)
+                ends.append((_last(out, sizes), _last(cs, sizes)))
+                outputs.append(_turned(out, sizes) if k else out)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         return x, (torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends]))
 
@@ -206,20 +203,24 @@ class Recurrent(nn.Module):
         )
 
 
-def _last_rows(sizes: tuple[int, ...]) -> Tensor:
-    """Return the row of each sequence's last step, [sizes[0]]."""
+def _last(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the row of each sequence's last step, [sizes[0], ..]."""
     if sizes[0] == sizes[-1]:
-        return torch.arange(sizes[0]) + sizes[0] * (len(sizes) - 1)
-    counts = torch.tensor(sizes)
-    lengths = (counts[:, None] > torch.arange(sizes[0])).sum(0)
-    return (counts.cumsum(0) - counts)[lengths - 1] + torch.arange(sizes[0])
+        return rows[-sizes[0] :]
+    starts = [0, *itertools.accumulate(sizes)]
+    at = [starts[length - 1] + i for i, length in enumerate(_lengths(sizes))]
+    return rows.index_select(0, torch.tensor(at, device=rows.device))
 
 
-def _reversal(sizes: tuple[int, ...]) -> Tensor:
-    """Return for each row the row of the same sequence as far from its end, [N]."""
-    counts = torch.tensor(sizes)
-    starts = counts.cumsum(0) - counts
-    lengths = (counts[:, None] > torch.arange(sizes[0])).sum(0)
-    step = torch.repeat_interleave(torch.arange(len(sizes)), counts)
-    sequence = torch.arange(int(counts.sum())) - starts[step]
-    return starts[lengths[sequence] - 1 - step] + sequence
+def _turned(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the rows with each sequence's steps in the opposite order."""
+    if sizes[0] == sizes[-1]:
+        return rows.view(len(sizes), sizes[0], -1).flip(0).flatten(0, 1)
+    starts, lengths = [0, *itertools.accumulate(sizes)], _lengths(sizes)
+    at = [starts[lengths[i] - 1 - t] + i for t, n in enumerate(sizes) for i in range(n)]
+    return rows.index_select(0, torch.tensor(at, device=rows.device))
+
+
+def _lengths(sizes: tuple[int, ...]) -> list[int]:
+    """Return the steps of each sequence."""
+    return [sum(n > i for n in sizes) for i in range(sizes[0])]

@@ -207,15 +207,19 @@ def canonical(space: SearchSpace, values: Assignment) -> Mapping[str, Value]:
     order, and so do those of a chain of equal combinations without activations between them (all
     three are commutative and associative). The leaves' weights move along.
     """
-    cell = _plain_relu(cell_of(values), "identity" in space.settings["activations"])
-    return reordered(cell, canonical_order(cell)).values()
+    identity = "identity" in space.settings["activations"]
+    return canonical_cell(cell_of(values), identity)[0].values()
 
 
-def canonical_order(cell: Cell) -> list[int]:
-    """Return for each place of the canonical cell the node of `cell` that goes there."""
+def canonical_cell(cell: Cell, identity: bool = True) -> tuple[Cell, list[int]]:
+    """Return the canonical cell, and for each of its places the node of `cell` that went there.
+
+    identity: whether the activation "identity" may be used.
+    """
+    cell = _plain_relu(cell, identity)
     order = [0] * len(cell.nodes)
     _place(cell, _ordered(cell, len(cell.nodes) - 1), len(cell.nodes) - 1, order)
-    return order
+    return reordered(cell, order), order
 
 
 def reordered(cell: Cell, order: Sequence[int]) -> Cell:
