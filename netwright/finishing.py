@@ -39,6 +39,16 @@ def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping
         )
 
 
+def tune_architecture(
+    config: Config, store: Store, space: SearchSpace, architecture: Architecture
+) -> Iterator[Mapping[str, Any]]:
+    """Like `tune` for one architecture that no study found; its events have trial 0."""
+    evaluator = config.make_evaluator(space)
+    seed = derive_seed(config.study.seed, 0, "tune")
+    for point in config.grid():
+        yield _tune_run(config, store, evaluator, 0, architecture, point, seed)
+
+
 def _tune_run(
     config: Config,
     store: Store,
@@ -157,11 +167,8 @@ def train_file(
     with closing(_training_journal(config, space, architecture, target)) as store:
         point, extra = None, {"architecture": name, "tuned": on_tune is not None}
         if on_tune is not None:
-            evaluator = config.make_evaluator(space)
-            seed = derive_seed(config.study.seed, 0, "tune")
             records = []
-            for setting in config.grid():
-                record = _tune_run(config, store, evaluator, 0, architecture, setting, seed)
+            for record in tune_architecture(config, store, space, architecture):
                 records.append(record)
                 on_tune(record)
             best = best_run(records)
