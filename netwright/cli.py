@@ -177,13 +177,16 @@ def top(
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="A study's folder, an architecture file or v1.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="A study's folder, an architecture file, or v1 or nascell."),
+    ],
     trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show one architecture, layer by layer."""
+    """Show one architecture: its layers or its equations, and its size."""
     from netwright.showing import resolve
 
     shown = resolve(what, trial, settings or [])
@@ -334,7 +337,7 @@ def export(
     no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX form out.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Write the trained network as safetensors + JSON, torch.export and ONNX."""
+    """Write the trained network as safetensors + JSON, plain PyTorch, torch.export and ONNX."""
     from netwright.exporting import export_network, find_inputs
     from netwright.network import find_network
 
@@ -350,14 +353,14 @@ def export(
 @app.command()
 def predict(
     network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    data: Annotated[Path, typer.Argument(help="An image or a text, or a folder of them.")],
     as_json: JsonOpt = False,
 ) -> None:
-    """Name the class of each image with a trained network."""
+    """Use a trained network: name the class of each image, or score each text."""
     from netwright.network import find_network, load_network
 
     trained = load_network(find_network(network))
-    rows = trained.predict(images)
+    rows = trained.predict(data)
     if as_json:
         print_json(rows)
         return

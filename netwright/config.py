@@ -82,5 +82,6 @@ def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
 
 
 def task_of(space: SearchSpace) -> str:
-    """Return the task that searches such spaces; images for a kind that none does."""
-    return next((task for task, cls in TASKS.items() if cls.kind == space.kind), "images")
+    """Return the task that searches or compares such spaces; images for a kind that none does."""
+    kind = "recurrent" if space.kind == "gated" else space.kind
+    return next((task for task, cls in TASKS.items() if cls.kind == kind), "images")

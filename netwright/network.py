@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from netwright.errors import StudyError
-from netwright.tasks import image_network
+from netwright.tasks import image_network, language_network
 from netwright.tasks.files import DESCRIPTION, Maker, read_network
 from netwright.tasks.results import Network
 
-FORMATS: dict[str, Maker] = {image_network.FORMAT: image_network.make_network}
+FORMATS: dict[str, Maker] = {
+    image_network.FORMAT: image_network.make_network,
+    language_network.FORMAT: language_network.make_network,
+}
 
 
 def find_network(place: Path) -> Path:

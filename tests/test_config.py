@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from netwright.children.language import solve_width
 from netwright.config import (
     TASKS,
     config_from_dict,
@@ -21,9 +22,13 @@ from netwright.config import (
     with_settings,
 )
 from netwright.errors import ConfigError
+from netwright.space import Choice
 from netwright.tasks.images import ImageConfig
+from netwright.tasks.language import LanguageConfig
 
-NAMES = ("cifar10-small", "cifar10-v1", "cifar10-v2", "cifar10-v3", "digits")
+IMAGES = ("cifar10-small", "cifar10-v1", "cifar10-v2", "cifar10-v3", "digits")
+PTB = ("ptb-chars", "ptb-small", "ptb-words", "ptb-words-max-sin", "zaremba-medium")
+NAMES = ("cell-demo", "chars-small", *IMAGES, *PTB)
 PAPER = ("cifar10-v1", "cifar10-v2", "cifar10-v3")
 
 
@@ -31,6 +36,13 @@ def images(source: str | Path, settings_: tuple[str, ...] = ()) -> ImageConfig:
     """Return a configuration of the task images."""
     config = load_config(source, settings_)
     assert isinstance(config, ImageConfig)
+    return config
+
+
+def language(source: str | Path, settings_: tuple[str, ...] = ()) -> LanguageConfig:
+    """Return a configuration of the task language."""
+    config = load_config(source, settings_)
+    assert isinstance(config, LanguageConfig)
     return config
 
 
@@ -119,6 +131,78 @@ def test_v3_is_13_blocks_of_3_with_two_poolings() -> None:
     assert config.space.block == 3
     assert config.space.pools == (13, 24)
     assert config.study.depth is None
+
+
+@pytest.mark.parametrize("name", ["ptb-words", "ptb-words-max-sin"])
+def test_the_paper_searches_cells_of_base_8_for_20_million_parameters(name: str) -> None:
+    config = language(name)
+    extra = name.endswith("max-sin")
+    assert config.space.base == 8
+    assert config.space.combinations == ("add", "elem_mult") + ("max",) * extra
+    assert config.space.activations == ("identity", "tanh", "sigmoid", "relu") + ("sin",) * extra
+    controller = config.controller
+    assert controller.name == "policy_gradient"
+    assert (controller.learning_rate, controller.batch) == (0.0005, 10)
+    assert (controller.units, controller.layers, controller.scale) == (35, 2, 0.08)
+    assert controller.entropy == 0.0
+    child = config.child
+    assert (child.layers, child.budget, child.width, child.shared) == (2, 20_000_000, 0, False)
+    assert (child.embedding, child.bias, child.cutoffs) == (0, False, ())
+    assert (config.data.source, config.data.unit) == ("ptb", "words")
+    assert (config.data.train_limit, config.data.vocabulary) == (0, 0)
+    recipe = config.training
+    assert (recipe.epochs, recipe.reward_scale) == (35, 80.0)
+    assert recipe.variational is True
+    assert min(recipe.embedding_dropout, recipe.recurrent_dropout) > 0
+    assert config.study.trials == 15_000
+    assert set(config.grid()[0]) == {"learning_rate", "scale", "dropout", "decay_after"}
+    # 2(2B - 1) + 4 tokens; the paper's 6e16 cells: 8^15 x 8 x 15^2
+    decisions = config.make_space().decisions
+    assert len(decisions) == 34
+    sizes = math.prod(len(d.options) for d in decisions if isinstance(d, Choice))
+    assert sizes == (15 if extra else 8) ** 16 * 15**2
+
+
+def test_max_and_sin_are_all_that_the_papers_control_changes() -> None:
+    base, control = (language(n).to_dict() for n in ("ptb-words", "ptb-words-max-sin"))
+    assert {key for key in base if base[key] != control[key]} == {"name", "about", "space"}
+
+
+@pytest.mark.parametrize("name", ["ptb-words", "zaremba-medium"])
+def test_zarembas_medium_recipe(name: str) -> None:
+    recipe = language(name).training
+    assert (recipe.batch, recipe.steps, recipe.clip, recipe.scale) == (20, 35, 5.0, 0.05)
+    assert (recipe.optimiser, recipe.learning_rate, recipe.weight_decay) == ("sgd", 1.0, 0.0)
+    assert (recipe.schedule, recipe.decay_after, recipe.decay_factor) == ("decay", 6, 1 / 1.2)
+    assert {recipe.input_dropout, recipe.hidden_dropout, recipe.output_dropout} == {0.5}
+    if name == "zaremba-medium":
+        assert recipe.epochs == 39
+        assert recipe.variational is False
+        assert recipe.embedding_dropout == recipe.recurrent_dropout == 0.0
+        child = language(name).child
+        assert (child.layers, child.budget, child.bias) == (2, 20_000_000, True)
+        assert solve_width("lstm", 10_000, child) in range(645, 660)  # his 650
+
+
+def test_the_papers_characters() -> None:
+    """5,017,483 stripped characters in 32 columns of windows of 100: 1,568; 51 x 1,568 = 79,968."""
+    config = language("ptb-chars")
+    assert (config.data.unit, config.data.strip) == ("characters", True)
+    child, recipe = config.child, config.training
+    assert (child.layers, child.budget, child.embedding) == (2, 6_570_000, 128)
+    assert (recipe.batch, recipe.steps) == (32, 100)
+    assert (recipe.optimiser, recipe.learning_rate, recipe.weight_decay) == ("adam", 0.001, 1e-4)
+    assert (recipe.input_dropout, recipe.hidden_dropout) == (0.2, 0.5)
+    assert abs(recipe.epochs * 1568 / 80_000 - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", ["cell-demo", "chars-small", "ptb-small"])
+def test_small_searches_use_one_thread(name: str) -> None:
+    config = language(name)
+    assert config.execution.threads == 1
+    assert config.training.epochs == 1
+    assert config.child.budget <= 1_000_000
+    assert config.study.trials % config.controller.batch == 0
 
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -280,6 +364,44 @@ def test_a_value_out_of_range_is_refused(key: str, value: Any) -> None:
     assert len(text) < 500
 
 
+LANGUAGE_RANGES = [
+    ("child.layers", 0),
+    ("child.budget", 0),
+    ("child.width", -1),
+    ("child.embedding", -1),
+    ("child", {"shared": True, "embedding": 3}),
+    ("data.unit", "bytes"),
+    ("data.train_limit", 39),
+    ("data.vocabulary", 2),
+    ("space.base", 65),
+    ("space.combinations", []),
+    ("space.activations", ["tanh", "tanh"]),
+    ("training.batch", 0),
+    ("training.schedule", "linear"),
+    ("training.output_dropout", 1.0),
+    ("study.depth", {"start": 2}),
+    ("tune.top", 0),
+    ("tune.train_limit", 39),
+    ("tune.dropouts", [[0.1, 0.2, 0.3]]),
+    ("final.budget", -1),
+    ("final.train_limit", 39),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), LANGUAGE_RANGES)
+def test_a_value_out_of_range_for_language_is_refused(key: str, value: Any) -> None:
+    """The 39 tokens are one too few for a batch of 20 columns."""
+    text = refused({"task": "language"} | nested(key, value))
+    assert key in text
+    assert "(in here.toml)" in text
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("key", ["learning_rates", "scales", "decay_afters"])
+def test_a_point_of_the_grid_is_checked_before_the_search(key: str) -> None:
+    assert "training." in refused({"task": "language", "tune": {key: [-1]}})
+
+
 def test_a_schedule_must_fit_the_depths() -> None:
     text = refused({"space": {"depths": [6, 10]}, "study": {"depth": {"start": 6, "last": 10}}})
     assert "from 6 to 10 in steps of 2; got [6, 10]" in text
@@ -387,20 +509,21 @@ def test_a_source_that_cannot_be_read_is_one_line(source: str) -> None:
 # --- anything -----------------------------------------------------------------------------------
 
 
-def known_keys(cls: Any = ImageConfig) -> set[str]:
-    """Return every key that a configuration has, of all sections."""
+def known_keys(*classes: Any) -> set[str]:
+    """Return every key that a configuration has, of all sections and tasks."""
     found = set()
-    for field in dataclasses.fields(cls):
-        found.add(field.name)
-        made = field.default_factory
-        if made is not dataclasses.MISSING and dataclasses.is_dataclass(made):
-            found |= known_keys(made)
+    for cls in classes or TASKS.values():
+        for field in dataclasses.fields(cls):
+            found.add(field.name)
+            made = field.default_factory
+            if made is not dataclasses.MISSING and dataclasses.is_dataclass(made):
+                found |= known_keys(made)
     return found
 
 
-WORDS = st.sampled_from(
-    ["", "digits", "channel", "zca", "cpu", "cuda", "meta", "random", "conv", "max_pool", "kind"]
-)
+IMAGE_WORDS = ["", "digits", "channel", "zca", "cpu", "cuda", "meta", "random", "conv", "max_pool"]
+TEXT_WORDS = ["kind", "language", "words", "characters", "adam", "cosine", "add", "tanh", "stdlib"]
+WORDS = st.sampled_from(IMAGE_WORDS + TEXT_WORDS)
 NUMBERS = st.one_of(
     st.integers(-3, 20),
     st.sampled_from([2**63 - 1, 2**63, -(2**63) - 1, 10**400, -(10**4000), 1 << 14000]),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from examples import ask_tell, images, own_space, own_training
+from examples import ask_tell, encoder_decoder, images, own_space, own_training, tagger
 from netwright import build
 
 
@@ -37,3 +38,9 @@ def test_images_in_a_few_lines() -> None:
 def test_a_loop_of_ones_own() -> None:
     study = ask_tell.main(30)
     assert len([t for t in study.trials if t.duplicate_of is None]) == 30
+
+
+@pytest.mark.parametrize("cell", [None, "nascell"])
+def test_a_cell_stands_where_an_lstm_stood(cell: str | None) -> None:
+    assert tagger.main(cell) > 0.95
+    assert encoder_decoder.main(cell) > 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netwright.children.language import Core, LanguageModel
 from netwright.spaces.recurrent import Cell
 
-_HEAD = '''"""A language model {made}, {parameters:,} parameters.
+_HEAD = '''"""A language model {made}, written by Netwright, {parameters:,} parameters.
 
     net = load("weights.safetensors")
     h = c = torch.zeros(1, {layers}, {width})  # before a text
@@ -147,9 +147,7 @@ class LanguageModel(nn.Module):
         self.output = Output({width}, {vocabulary})
 {tie}
     def forward(self, tokens, h, c):
-        """Tokens int64 [N], h and c [N, {layers}, {width}] -> log-probabilities [N, {vocabulary}] and
-        the next h and c.
-        """
+        """Tokens int64 [N], h and c [N, {layers}, {width}] -> log-probabilities and h, c."""
         x = self.embedding(tokens)[None]
         states = []
         for layer, h_i, c_i in zip(self.layers, h.unbind(1), c.unbind(1)):
@@ -194,9 +192,8 @@ def language_source(model: LanguageModel) -> str:
     output = _SOFTMAX
     if settings.cutoffs:
         output = _ADAPTIVE.format(cutoffs=(*settings.cutoffs, vocabulary))
-    found = isinstance(core, Cell)
     head = _HEAD.format(
-        made="with a recurrent cell designed by Netwright" if found else f"with {core}",
+        made="with a recurrent cell" if isinstance(core, Cell) else f"with nn.{core.upper()}",
         parameters=sum(p.numel() for p in model.parameters()),
         about=_about(core),
         **sizes,

@@ -1,9 +1,9 @@
 """The element-wise tree of a recurrent cell, compiled once for every cell of every space.
 
 A cell is data here: two small arrays say what each node does, and the compiled code runs over
-them, a tile of hidden units at a time, so that a tile's nodes stay in the first-level cache. What
-is compiled is kept on disk; a new cell costs nothing. `netwright.children.steps.plain_step` is
-the readable version, against which this one is tested.
+them, a tile of hidden units at a time, whose nodes stay in the cache. What is compiled is kept on
+disk; a new cell costs nothing. `netwright.children.steps.plain_step` is the readable version,
+against which this one is tested.
 
 tanh, and sigmoid(x) = (1 + tanh(x / 2)) / 2, are in float32 a rational function fitted to a
 relative error of 2e-8 (4e-7 after rounding), in float64 the library's. NaN stays NaN everywhere.
@@ -22,7 +22,7 @@ from numba.extending import overload
 
 from netwright.spaces.recurrent import ACTIVATIONS, COMBINATIONS, Cell
 
-TILE = 128
+TILE = 512
 ADD, MULT = (COMBINATIONS.index(name) for name in ("add", "elem_mult"))
 TANH, SIGMOID, RELU, SIN = (ACTIVATIONS.index(n) for n in ("tanh", "sigmoid", "relu", "sin"))
 

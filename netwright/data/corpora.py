@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from netwright.data.sources import _quiet
+from netwright.data.sources import quiet
 from netwright.data.transforms import error_line
 from netwright.errors import ConfigError, DataError, out_of_range
 
@@ -142,7 +142,7 @@ def open_corpus(settings: TextSettings) -> Corpus:
             )
     except (OSError, RuntimeError) as error:
         raise _unreadable(source, error) from error
-    return _assemble(settings, _file(path, settings.column))
+    return _assemble(settings, part_of_file(path, settings.column))
 
 
 # --- parts --------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def _unreadable(where: str, error: BaseException) -> DataError:
     )
 
 
-def _file(path: Path, column: str) -> Part:
+def part_of_file(path: Path, column: str) -> Part:
     if path.suffix.lower() == ".parquet":
         return _parquet(path, column)
     try:
@@ -298,9 +298,9 @@ def _folder(path: Path, settings: TextSettings) -> Corpus:
 
     return _assemble(
         settings,
-        _file(found["train"], settings.column),
-        _file(found["valid"], settings.column) if "valid" in found else None,
-        (lambda: _file(test, settings.column)) if test is not None else None,
+        part_of_file(found["train"], settings.column),
+        part_of_file(found["valid"], settings.column) if "valid" in found else None,
+        (lambda: part_of_file(test, settings.column)) if test is not None else None,
         check,
     )
 
@@ -327,7 +327,7 @@ def _parquet(path: Path, column: str) -> Part:
     from datasets.exceptions import DatasetsError
 
     try:
-        with _quiet(), tempfile.TemporaryDirectory() as cache:
+        with quiet(), tempfile.TemporaryDirectory() as cache:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
     except (DatasetsError, OSError, ValueError) as error:
         raise DataError(
@@ -370,7 +370,7 @@ def _hub(name: str, settings: TextSettings) -> Corpus:
         # Only this split's files are named: load_dataset(split=...) would prepare every split.
         chosen = {part: files[part]}
         try:
-            with _quiet():
+            with quiet():
                 table = datasets.load_dataset(
                     name, config, data_files=chosen, split=part, verification_mode="no_checks"
                 )
@@ -379,7 +379,7 @@ def _hub(name: str, settings: TextSettings) -> Corpus:
         return _rows(table, settings.column, f"hub:{name} ({part})")
 
     try:
-        with _quiet():
+        with quiet():
             found = datasets.load_dataset_builder(name, config).config.data_files or {}
         files = {str(part): list(urls) for part, urls in found.items()}
     except errors as error:

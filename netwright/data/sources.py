@@ -258,7 +258,7 @@ def _class_folders(path: Path) -> Rows:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep `datasets` from drawing progress bars and logging; errors are raised all the same."""
     import datasets
 
@@ -284,7 +284,7 @@ def _parquet(files: list[Path], columns: tuple[str, str]) -> Rows:
 
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{files[0].name} and others"
     try:
-        with _quiet(), tempfile.TemporaryDirectory() as cache:
+        with quiet(), tempfile.TemporaryDirectory() as cache:
             table = datasets.Dataset.from_parquet(
                 [str(file) for file in files], cache_dir=cache, keep_in_memory=True
             )
@@ -308,7 +308,7 @@ def _hub(name: str, columns: tuple[str, str]) -> Source:
 
     def split(part: str) -> Rows:
         # Only this split's files are named: load_dataset(split=...) would prepare every split.
-        with _quiet():
+        with quiet():
             table = datasets.load_dataset(
                 name, data_files={part: files[part]}, split=part, verification_mode="no_checks"
             )
@@ -321,7 +321,7 @@ def _hub(name: str, columns: tuple[str, str]) -> Source:
             raise _no_hub(name, error) from error
 
     try:
-        with _quiet():
+        with quiet():
             found = datasets.load_dataset_builder(name).config.data_files or {}
         files = {str(part): list(urls) for part, urls in found.items()}
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:

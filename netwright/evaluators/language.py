@@ -21,6 +21,7 @@ from netwright.data.text import (
     load_final_text,
     load_search_text,
 )
+from netwright.errors import ChildError
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces.recurrent import cell_of
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
@@ -111,17 +112,21 @@ class LanguageEvaluator:
 class FinalLanguage:
     """The model of the epoch that validated best, and its one test.
 
+    unit, strip: as in `TextSettings`.
     valid_score, test_score: perplexity of words, bits per character of characters.
     curve: the validation score after each epoch.
+    stopped: why the training ended before its last epoch, "" where it did not.
     """
 
     model: LanguageModel
     vocabulary: Vocabulary
     unit: str
+    strip: bool
     valid_score: float
     test_score: float
     curve: tuple[float, ...]
     seconds: float
+    stopped: str = ""
 
 
 def train_final(
@@ -137,22 +142,32 @@ def train_final(
 ) -> FinalLanguage:
     """Train on the training text, keep the epoch that validates best, then test once.
 
-    Validation text only chooses the epoch, as is the custom for these corpora. `opened` is called
-    before the test text is read.
+    Validation text only chooses the epoch, as is the custom for these corpora. A training that is
+    lost after its first epoch ends there: the state of some cells overflows in the end. `opened` is
+    called before the test text is read.
     """
     text = load_search_text(data)
     started = time.perf_counter()
     best: list[Any] = [math.inf, None]
+    curve: list[float] = []
+    stopped = ""
     with memory_limit(recipe.memory_limit), seeded(seed):
         model = LanguageModel(core, len(text.vocabulary), child, recipe.dropouts, recipe.scale)
 
         def keep(epoch: int, value: float | None) -> None:
-            if value is not None and value < best[0]:
-                best[:] = [value, copy.deepcopy(model.state_dict())]
+            if value is not None:
+                curve.append(value)
+                if value < best[0]:
+                    best[:] = [value, copy.deepcopy(model.state_dict())]
             if on_epoch is not None:
                 on_epoch(epoch, None if value is None else score_of(value, text.unit))
 
-        curve = train(model, text.train, text.valid, recipe, seed, device, on_epoch=keep)
+        try:
+            train(model, text.train, text.valid, recipe, seed, device, on_epoch=keep)
+        except ChildError as error:
+            if not curve:
+                raise
+            stopped = str(error)
         model.load_state_dict(best[1])
     test = load_final_text(data, opened).test
     value = perplexity(model, test, recipe, device)
@@ -160,8 +175,10 @@ def train_final(
         model=model,
         vocabulary=text.vocabulary,
         unit=text.unit,
+        strip=data.strip,
         valid_score=score_of(best[0], text.unit),
         test_score=score_of(value, text.unit),
         curve=tuple(score_of(v, text.unit) for v in curve),
         seconds=time.perf_counter() - started,
+        stopped=stopped,
     )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from netwright.children.language import LanguageChildSettings, parameters_at, solve_width
 from netwright.data.text import TextSettings
-from netwright.errors import ConfigError, out_of_range
+from netwright.errors import ConfigError, DataError, out_of_range
 from netwright.evaluators.language import LanguageEvaluator, core_of, train_final
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
@@ -94,9 +94,15 @@ class LanguageConfig(Config):
         super().__post_init__()
         if self.study.depth is not None:
             raise ConfigError(
-                f"study.depth must be left out for {self.task}, whose cells have one depth; remove "
-                f"the section"
+                f"study.depth must be left out for {self.task}, whose cells have one depth; got "
+                f"a schedule; remove the section"
             )
+        least = 2 * self.training.batch
+        for section in ("data", "tune", "final"):
+            limit = getattr(self, section).train_limit
+            if 0 < limit < least:
+                rule = f"must be 0, or {least} or more for training.batch={self.training.batch}"
+                raise ConfigError(out_of_range(f"{section}.train_limit", rule, limit, 0))
         for point in self.grid():
             self.at(point)
 
@@ -123,6 +129,7 @@ class LanguageConfig(Config):
     def prepare(self, evaluator: LanguageEvaluator) -> dict[str, Any]:
         """Read the text; return its numbers and the width of a child of this budget."""
         data = evaluator.data
+        self._check_length(len(data.train))
         if evaluator.space.kind == "recurrent":
             base = int(evaluator.space.settings["base"])
             solve_width(base, len(data.vocabulary), self.child)
@@ -132,6 +139,14 @@ class LanguageConfig(Config):
             "tokens": {"training": len(data.train), "validation": len(data.valid)},
             "unknown": {"validation": data.valid_unknown},
         }
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens < 2 * self.training.batch:
+            raise DataError(
+                f"a training text must have 2 tokens or more for each of the columns of "
+                f"training.batch={self.training.batch}; got {tokens} in {self.data.source!r}; use "
+                f"--set training.batch={tokens // 2}, or more text"
+            )
 
     # --- tune -------------------------------------------------------------------------------
 
@@ -188,8 +203,9 @@ class LanguageConfig(Config):
         """Read the text and solve the width for the final size."""
         if space.kind not in (self.kind, "gated"):
             super().check_final(space, architecture)
-        vocabulary = len(self.make_evaluator(space).data.vocabulary)
-        solve_width(core_of(space, architecture), vocabulary, self._final_child)
+        data = self.make_evaluator(space).data
+        self._check_length(len(data.train))
+        solve_width(core_of(space, architecture), len(data.vocabulary), self._final_child)
 
     @property
     def _final_child(self) -> LanguageChildSettings:
@@ -225,6 +241,7 @@ class LanguageConfig(Config):
             "width": result.model.width,
             "seconds": result.seconds,
             "curve": list(result.curve),
+            "stopped": result.stopped,
             "recipe": asdict(recipe),
             "child": asdict(self._final_child),
         }
@@ -235,9 +252,10 @@ class LanguageConfig(Config):
     def summary(self, record: Mapping[str, Any]) -> str:
         """Return test score, size and time."""
         score = record[f"test_{self.metric.name.replace(' ', '_')}"]
+        early = f", lost after epoch {len(record['curve'])}" if record.get("stopped") else ""
         return (
             f"test {self.metric.name} {score:.4g}, {record['parameters']:,} parameters, "
-            f"{record['seconds']:.0f} s"
+            f"{record['seconds']:.0f} s{early}"
         )
 
     # --- looking ----------------------------------------------------------------------------

@@ -152,14 +152,14 @@ def train(
     else:
         optimiser = torch.optim.SGD(parameters, weight_decay=recipe.weight_decay)
     losses = _Watch(recipe, len(model.output.bias))
+    steps = math.ceil((len(columns) - 1) / recipe.steps)
     curve: list[float] = []
     for epoch in range(recipe.epochs):
         model.train()
         state = model.start(columns.shape[1])
-        for inputs, targets in windows(columns, recipe.steps):  # [<= steps, batch] each
-            share = losses.seen * recipe.steps / len(columns) - epoch
+        for i, (inputs, targets) in enumerate(windows(columns, recipe.steps)):  # [T, batch] each
             for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(epoch, min(max(share, 0.0), 1.0))
+                group["lr"] = recipe.rate(epoch, i / steps)
             state = [(h.detach(), c.detach()) for h, c in state]
             features, state = model(inputs, state)
             total = model.output.loss(features.flatten(0, 1), targets.flatten())

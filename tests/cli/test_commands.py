@@ -26,14 +26,21 @@ def test_presets_lists_all_with_what_they_are_for(run: Run) -> None:
     rows = json.loads(out)
     assert (code, err) == (0, "")
     assert [r["name"] for r in rows] == [
+        "cell-demo",
+        "chars-small",
         "cifar10-small",
         "cifar10-v1",
         "cifar10-v2",
         "cifar10-v3",
         "digits",
+        "ptb-chars",
+        "ptb-small",
+        "ptb-words-max-sin",
+        "ptb-words",
+        "zaremba-medium",
     ]
     assert all(r["about"] for r in rows)
-    assert len(run("presets")[1].splitlines()) == 5
+    assert len(run("presets")[1].splitlines()) == len(rows)
 
 
 def test_the_road_leaves_no_database_file_open(road: Road) -> None:
