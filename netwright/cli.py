@@ -130,7 +130,9 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
         )
     best = study.best
     if as_json:
-        print_json({"study": str(place.folder), "trials": len(done), "best": _row(study, best)})
+        from netwright.showing import row_of
+
+        print_json({"study": str(place.folder), "trials": len(done), "best": row_of(best)})
         return
     say(
         f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
@@ -138,22 +140,6 @@ def _search(place: Workspace, config: Config, study: Study, trials: int, as_json
     )
     where = place.folder
     say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
-
-
-def _row(study: Study, trial: Any) -> dict[str, Any]:
-    evaluation = trial.evaluation
-    return {
-        "trial": trial.number,
-        "state": str(trial.state),
-        "score": trial.score,
-        "reward": trial.reward,
-        "parameters": evaluation.parameters if evaluation else None,
-        "cost_s": evaluation.cost if evaluation else None,
-        "curve": list(evaluation.curve) if evaluation else [],
-        "duplicate_of": trial.duplicate_of,
-        "failure": trial.failure,
-        "architecture": dict(trial.architecture),
-    }
 
 
 @app.command()
@@ -169,8 +155,10 @@ def top(
     _, opened = Workspace(study).open()
     best = opened.top(n)
     if as_json:
-        failed = [_row(opened, t) for t in opened.trials if not t.completed]
-        print_json({"top": [_row(opened, t) for t in best], "failed": failed})
+        from netwright.showing import row_of
+
+        failed = [row_of(t) for t in opened.trials if not t.completed]
+        print_json({"top": [row_of(t) for t in best], "failed": failed})
         return
     out.print(top_table(best, n))
 
@@ -183,15 +171,19 @@ def show(
     ],
     trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also write its architecture file.")] = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show one architecture: its layers or its equations, and its size."""
     from netwright.showing import resolve
+    from netwright.spaces import save_architecture
 
     shown = resolve(what, trial, settings or [])
     if svg is not None:
         svg.write_text(shown.svg())
+    if save is not None:
+        save_architecture(save, shown.space, shown.architecture)
     if as_json:
         print_json(shown.to_dict())
         return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from netwright.config import config_from_dict, task_of, with_settings
 from netwright.errors import UsageError
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import load_architecture, shipped
 from netwright.tasks.results import Shown
+from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 
@@ -56,3 +58,20 @@ def resolve(what: str, trial: int | None, settings: Sequence[str]) -> Shown:
     )
     title = f"{config.name}: trial {found.number}, {score}"
     return changed.show(title, study.space, found.architecture, study.store.header()["notes"])
+
+
+def row_of(trial: Trial) -> dict[str, Any]:
+    """Return a trial as `--json` prints it."""
+    evaluation = trial.evaluation
+    return {
+        "trial": trial.number,
+        "state": str(trial.state),
+        "score": trial.score,
+        "reward": trial.reward,
+        "parameters": evaluation.parameters if evaluation else None,
+        "cost_s": evaluation.cost if evaluation else None,
+        "curve": list(evaluation.curve) if evaluation else [],
+        "duplicate_of": trial.duplicate_of,
+        "failure": trial.failure,
+        "architecture": dict(trial.architecture),
+    }

@@ -185,7 +185,7 @@ def test_zarembas_medium_recipe(name: str) -> None:
 
 
 def test_the_papers_characters() -> None:
-    """5,017,483 stripped characters in 32 columns of windows of 100: 1,568; 51 x 1,568 = 79,968."""
+    """5,017,482 stripped characters in 32 columns of windows of 100: 1,568; 51 x 1,568 = 79,968."""
     config = language("ptb-chars")
     assert (config.data.unit, config.data.strip) == ("characters", True)
     child, recipe = config.child, config.training

@@ -228,6 +228,7 @@ def _unreadable(where: str, error: BaseException) -> DataError:
 
 
 def part_of_file(path: Path, column: str) -> Part:
+    """Read a text or .parquet file; raises `DataError` where it is empty or cannot be read."""
     if path.suffix.lower() == ".parquet":
         return _parquet(path, column)
     try:
