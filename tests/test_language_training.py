@@ -253,6 +253,16 @@ def test_an_evaluation_is_of_the_best_epoch(text: TextSettings) -> None:
     assert found.score < math.log2(7)
 
 
+def test_the_best_epoch_need_not_be_the_last(tmp_path: Path) -> None:
+    """What is learned of "abab" makes a validation text of another kind ever less likely."""
+    for name, content in (("train", "ab" * 300 + "c"), ("valid", "aabbc" * 20)):
+        (tmp_path / f"{name}.txt").write_text(content)
+    made = evaluator(TextSettings(source=str(tmp_path), unit="characters"), learning_rate=0.003)
+    found = made.evaluate(learns(), 1, "cpu")
+    assert found.score == min(found.curve) < found.curve[-1]
+    assert found.reward == pytest.approx(80 / 4**found.score)
+
+
 @pytest.mark.parametrize("layer", gated.LAYERS)
 def test_hand_designed_layers_go_the_same_way(layer: str, text: TextSettings) -> None:
     space, architecture = gated.architecture(layer)
@@ -334,7 +344,10 @@ def test_a_loss_that_is_no_number_fails_the_child() -> None:
 
 def test_the_time_limit_fails_the_child(text: TextSettings) -> None:
     with pytest.raises(TimeLimitError, match=r"past its time limit of 0.05 s"):
-        evaluator(text, epochs=10_000, time_limit=0.05).evaluate(learns(), 1, "cpu")
+        evaluator(text, epochs=300, time_limit=0.05).evaluate(learns(), 1, "cpu")
+    recipe = LanguageRecipe(**QUICK | {"steps": 1, "time_limit": 0.01})
+    with pytest.raises(TimeLimitError):  # within an epoch, not only while validating
+        train(model_of(3), torch.tensor([0, 1, 2] * 400), None, recipe, 1)
 
 
 BAD: dict[str, Any] = {
