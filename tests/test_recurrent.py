@@ -343,7 +343,7 @@ def test_wrong_shapes_are_named(x: Tensor, state: Tensor | None, message: str) -
 def test_wrong_settings_are_named() -> None:
     for setting in ({"num_layers": 0}, {"dropout": 1.0}, {"recurrent_dropout": -0.1}):
         with pytest.raises(ConfigError, match=next(iter(setting))):
-            Recurrent(PUBLISHED, 5, 4, **setting)  # type: ignore[arg-type]
+            Recurrent(PUBLISHED, 5, 4, **setting)
     with pytest.raises(ArchitectureError, match="recurrent space; 'v1' is of a conv space"):
         Recurrent("v1", 5, 4)
 

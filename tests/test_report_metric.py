@@ -144,6 +144,7 @@ def test_curves_of_perplexity() -> None:
     assert "(lower is better, log scale)" in words(svg)
     assert "epoch" in words(svg)
     assert [text for text in words(svg) if text.startswith("trial")] == ["trial 1", "trial 0"]
+    assert plots.curves([trial(0, 95.0, (95.0,))], metric=PERPLEXITY) == ""
     narrow = plots.curves([trial(0, 95.0, (200.0, 95.0))], metric=PERPLEXITY)
     assert "(lower is better)" in words(narrow)
     bits = plots.curves([trial(0, 1.3, (2.0, 1.3))], metric=Metric("bits_per_character", True))

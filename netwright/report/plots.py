@@ -243,9 +243,9 @@ def _scores(
 
 
 def curves(trials: Sequence[Trial], n: int = 5, metric: Metric = ACCURACY) -> str:
-    """Return the learning curves of the n best, "" where none of them has one."""
+    """Return the learning curves of the n best, "" where none has two epochs."""
     best = [t for t in top_rows(trials, n) if t.evaluation is not None and t.evaluation.curve]
-    if not best:
+    if not any(t.evaluation is not None and len(t.evaluation.curve) > 1 for t in best):
         return ""
     figure = new_figure(1040, 320)
     axes = figure.add_subplot()
