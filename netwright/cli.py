@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ SetOpt = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=5; repeat.")
 ]
 TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials to reach.")]
+WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Children at once.")]
 StudyOpt = Annotated[
     Path | None, typer.Option("--study", help="The study's folder; runs/NAME by default.")
 ]
@@ -89,6 +91,7 @@ def search(
     config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
     study: StudyOpt = None,
     trials: TrialsOpt = None,
+    workers: WorkersOpt = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -97,6 +100,7 @@ def search(
     from netwright.workspace import Workspace
 
     extra = [f"study.trials={trials}"] if trials is not None else []
+    extra += [f"execution.workers={workers}"] if workers is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
     _prepare(loaded)
@@ -104,23 +108,32 @@ def search(
 
 
 @app.command()
-def resume(study: StudyArg, trials: TrialsOpt = None, as_json: JsonOpt = False) -> None:
+def resume(
+    study: StudyArg,
+    trials: TrialsOpt = None,
+    workers: WorkersOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
     """Go on with a search that stopped, or take it further with --trials."""
     from netwright.workspace import Workspace
 
     place = Workspace(study)
     config, opened = place.open()
+    if workers is not None:
+        config = replace(config, execution=replace(config.execution, workers=workers))
     _prepare(config)
     _search(place, config, opened, trials or config.study.trials, as_json)
 
 
 def _search(place: Workspace, config: Config, study: Study, trials: int, as_json: bool) -> None:
-    from netwright.executors.local import InProcess
     from netwright.progress import search_progress
 
     resume_from(place.folder)
-    with search_progress(err, study, trials) as on_trial:
-        study.run(trials, InProcess(config.execution.device), on_trial)
+    with (
+        config.execution.executor() as executor,
+        search_progress(err, study, trials) as on_trial,
+    ):
+        study.run(trials, executor, on_trial)
     done = study.trials
     failed = [trial for trial in done if not trial.completed]
     if len(failed) == len(done):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,8 +15,8 @@ from torch import Tensor
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.depth import DepthSchedule
-from netwright.errors import ArchitectureError, ConfigError
-from netwright.protocols import Controller, Evaluator
+from netwright.errors import ArchitectureError, ConfigError, out_of_range
+from netwright.protocols import Controller, Evaluator, Executor
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
 from netwright.study import Study
@@ -77,21 +78,44 @@ class StudySettings:
 class ExecutionSettings:
     """Where children run; no part of what a study is.
 
-    device: a torch device. threads: of torch, 0 leaves its own number.
+    device: a torch device. threads: of torch, in each worker, 0 leaves its own number.
+    workers: children at once, >= 1; with 1 they are trained in this process. retries: how often a
+    child whose worker died or was killed is tried again, >= 0. hang_limit: seconds after which a
+    child is killed with its worker, 0 for none.
     """
 
     device: str = "cpu"
     threads: int = 0
+    workers: int = 1
+    retries: int = 1
+    hang_limit: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ConfigError(f"execution.threads must be 0 or more; got {self.threads}; use 0")
+        for name, low in (("threads", 0), ("workers", 1), ("retries", 0), ("hang_limit", 0)):
+            if not low <= getattr(self, name) < float("inf"):
+                rule = f"must be {low} or more"
+                raise ConfigError(out_of_range(f"execution.{name}", rule, getattr(self, name)))
         try:
             torch.device(self.device)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"execution.device must be a torch device; got {self.device!r}; use cpu or cuda"
             ) from error
+
+    @contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Give what trains the children, and shut it down in the end."""
+        from netwright.executors.local import InProcess
+        from netwright.executors.processes import Processes
+
+        made: Executor = InProcess(self.device)
+        if self.workers > 1:
+            limits: dict[str, Any] = {"time_limit": self.hang_limit, "retries": self.retries}
+            made = Processes(self.workers, (self.device,), threads=self.threads, **limits)
+        try:
+            yield made
+        finally:
+            made.shutdown()
 
     def check_device(self) -> None:
         """Raise `ConfigError` where this machine has no such device."""

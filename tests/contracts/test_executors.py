@@ -8,12 +8,16 @@ import pytest
 
 from netwright.errors import ChildError
 from netwright.executors.local import InProcess
+from netwright.executors.processes import Processes
 from netwright.protocols import Executor
 from netwright.space import Architecture
 from netwright.trial import Evaluation
 from tests.strategies import small_space
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"in_process": InProcess}
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "in_process": InProcess,
+    "processes": lambda: Processes(2),
+}
 
 
 class _Evaluator:

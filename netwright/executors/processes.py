@@ -1,0 +1,172 @@
+"""Evaluations in processes of this machine, which may be killed, hang or run out of memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from netwright.errors import ChildError, TimeLimitError
+from netwright.protocols import Evaluator
+from netwright.space import Architecture
+from netwright.trial import Evaluation
+
+_evaluators: dict[int, Evaluator] = {}  # of this worker, so that data are read once
+
+
+def _begin(threads: int) -> None:
+    """Set a new worker up; an interrupt from the terminal is the coordinator's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _evaluate(
+    key: int, pickled: bytes, architecture: Architecture, seed: int, device: str
+) -> bytes:
+    """Return the pickled evaluation, so that what cannot be sent fails the child alone."""
+    if key not in _evaluators:
+        _evaluators.clear()
+        _evaluators[key] = pickle.loads(pickled)
+    try:
+        result = _evaluators[key].evaluate(architecture, seed, device)
+    except Exception as error:
+        raise _sendable(error) from None
+    try:
+        return pickle.dumps(result)
+    except Exception as error:
+        raise ChildError(f"its result cannot be sent to another process: {error}") from error
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return ChildError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@dataclass(frozen=True)
+class _Task:
+    key: int
+    pickled: bytes
+    architecture: Architecture
+    seed: int
+    device: str
+
+
+class Processes:
+    """Keeps `workers` processes, started afresh (spawn), each with its own threads.
+
+    workers: >= 1. devices: torch devices, handed out evenly. threads: of torch in each worker, 0
+    leaves its own number. time_limit: seconds after which a child is killed with its worker, 0 for
+    none; the evaluator's own limit, which needs no killing, should be shorter. retries: how often
+    an evaluation whose worker died or was killed is tried again before it fails, >= 0.
+
+    A worker that dies costs its evaluation alone. Close it with `shutdown`, which kills what runs.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        devices: Sequence[str] = ("cpu",),
+        *,
+        threads: int = 1,
+        time_limit: float = 0.0,
+        retries: int = 1,
+    ) -> None:
+        if workers < 1 or not devices or retries < 0:
+            raise ValueError(
+                f"workers must be 1 or more, with a device and no negative retries; got "
+                f"{workers}, {list(devices)}, {retries}"
+            )
+        self.workers = workers
+        self.time_limit = time_limit
+        self.retries = retries
+        self._busy = Counter(dict.fromkeys(devices, 0))
+        self._lock = threading.Lock()
+        self._pickled: tuple[Evaluator, int, bytes] | None = None
+        self._pool = ProcessPool(
+            max_workers=workers,
+            initializer=_begin,
+            initargs=(threads,),
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def submit(
+        self, evaluator: Evaluator, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
+        if self._pickled is None or self._pickled[0] is not evaluator:
+            key = 0 if self._pickled is None else self._pickled[1] + 1
+            self._pickled = (evaluator, key, pickle.dumps(evaluator))
+        with self._lock:
+            device = min(self._busy, key=lambda name: self._busy[name])
+            self._busy[device] += 1
+        outer: Future[Evaluation] = Future()
+        outer.set_running_or_notify_cancel()
+        self._start(outer, _Task(*self._pickled[1:], architecture, seed, device), 0)
+        return outer
+
+    def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> None:
+        inner = self._pool.schedule(
+            _evaluate,
+            args=(task.key, task.pickled, task.architecture, task.seed, task.device),
+            timeout=self.time_limit or None,
+        )
+        inner.add_done_callback(partial(self._ended, outer, task, attempt))
+
+    def _ended(
+        self, outer: Future[Evaluation], task: _Task, attempt: int, inner: Future[Any]
+    ) -> None:
+        error = None if inner.cancelled() else inner.exception()
+        lost = isinstance(error, ProcessExpired | FutureTimeoutError) and not isinstance(
+            error, ChildError
+        )
+        if lost and attempt < self.retries and self._pool.active:
+            self._start(outer, task, attempt + 1)
+            return
+        with self._lock:
+            self._busy[task.device] -= 1
+        if inner.cancelled():
+            outer.set_exception(ChildError("stopped before it ended"))
+        elif error is None:
+            outer.set_result(pickle.loads(inner.result()))
+        elif lost:
+            outer.set_exception(self._cause(error, attempt + 1))
+        else:
+            outer.set_exception(error)
+
+    def _cause(self, error: BaseException, times: int) -> ChildError:
+        often = "" if times == 1 else f", {times} times"
+        if isinstance(error, ProcessExpired):
+            code = int(error.exitcode or 0)
+            how = f"signal {-code} ({_signal(-code)})" if code < 0 else f"exit code {code}"
+            return ChildError(f"the worker died: {how}{often}")
+        return TimeLimitError(f"killed with its worker after {self.time_limit:g} s{often}")
+
+    def shutdown(self) -> None:
+        """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
