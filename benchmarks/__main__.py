@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import controller, evidence, startup
+from benchmarks import cell, controller, evidence, startup
 
 
 def main() -> None:
@@ -12,6 +12,9 @@ def main() -> None:
     startup.main()
     print("controller", flush=True)
     controller.main()
+    print("cell, the published one and two sampled at two sizes", flush=True)
+    sys.argv = ["cell", "--sizes", "128", "256", "--sampled", "2"]
+    cell.main()
     print(
         "evidence, 10 trials a search: too few to tell anything, enough to see it run", flush=True
     )

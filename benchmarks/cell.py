@@ -6,7 +6,8 @@ Batch 20, 35 steps, one layer without biases, one thread. Ratios in one run, cel
 turns, the best of several: (time of the cell / its parameters) / (time of nn.LSTM / its
 parameters). Also the plain per-step loop, and the cell's matrix products alone, which nothing can
 go under. bf16 tells little where the processor has no bf16 products; the first line says what it
-has.
+has. "New cell" is how much longer the first run of a cell takes than its best one, the worst of the
+sampled cells: what a cell costs to compile.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def compare(units: int, dtype: torch.dtype, sampled: int, rounds: int) -> None:
     def reference() -> None:
         lstm(x)[0].sum().backward()
 
-    ratios = []
+    ratios: list[float] = []
+    fresh: list[float] = []
     extra = ""
     for i, cell in enumerate(cells):
         work = Work(cell, units, dtype)
@@ -89,10 +91,11 @@ def compare(units: int, dtype: torch.dtype, sampled: int, rounds: int) -> None:
         if i == 0:
             functions["plain"] = lambda work=work: work.run(plain_layer)  # type: ignore[misc]
             functions["products"] = work.products
-        timed(functions, 1)
+        first = timed(functions, 1)["fast"]
         best = timed(functions, rounds)
         unit = best["lstm"] / sum(p.numel() for p in lstm.parameters()) * work.parameters
         ratios.append(best["fast"] / unit)
+        fresh.append(first - best["fast"])
         if i == 0:
             extra = (
                 f"plain loop {best['plain'] / unit:.2f}, products alone "
@@ -100,6 +103,7 @@ def compare(units: int, dtype: torch.dtype, sampled: int, rounds: int) -> None:
             )
     others = f"; {sampled} sampled: median {statistics.median(ratios[1:]):.2f}, " if sampled else ""
     others += f"worst {max(ratios[1:]):.2f}" if sampled else ""
+    others += f"; new cell {max(fresh[1:]) * 1e3:.1f} ms" if sampled else ""
     head = f"{str(dtype).removeprefix('torch.')} {units}: published cell {ratios[0]:.2f}"
     print(f"{head}{others}; {extra}", flush=True)
 
