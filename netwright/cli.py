@@ -283,11 +283,12 @@ def train(
     from netwright.progress import counting
     from netwright.workspace import check_folder
 
-    if architecture is not None and (what is None or config is None):
-        loaded = load_config(what or config or "cifar10-v1", settings or [])
+    source = what or config or "cifar10-v1"
+    if architecture is not None and None in (what, config) and not Path(source).is_dir():
+        loaded = load_config(source, settings or [])
         finished, target = _train_file(architecture, loaded, target, tune)
         times = 1
-    elif what is not None and config is None and not tune:
+    elif what is not None and architecture is None and config is None and not tune:
         place, loaded, opened = _open(Path(what), settings)
         target = target or place.network
         check_folder(target)
@@ -297,7 +298,8 @@ def train(
         times = len(opened.events("open_test"))
     else:
         raise UsageError(
-            "train takes a study, or --cell (--architecture) and a configuration; see --help"
+            "train takes a study, or --cell (--architecture) and a configuration, one of them; "
+            "see --help"
         )
     finished.save(target)
     if as_json:
