@@ -182,7 +182,8 @@ class Study:
         """Return one trial; raises `StudyError` where there is none."""
         if not 0 <= number < len(self._trials):
             raise StudyError(
-                f"a trial must be from 0 to {len(self._trials) - 1}; got {number}; see top"
+                f"a trial must be from 0 to {len(self._trials) - 1}; got {number} at "
+                f"{self.store.url}; see netwright top"
             )
         return self._trials[number]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from netwright.children.steps import run_layer
-from netwright.errors import ArchitectureError, ConfigError, out_of_range
+from netwright.errors import ArchitectureError, ConfigError
 from netwright.spaces import load_architecture
 from netwright.spaces.recurrent import Cell, cell_of
 
@@ -69,10 +69,12 @@ class Recurrent(nn.Module):
             ("num_layers", num_layers),
         ):
             if size < 1:
-                raise ConfigError(out_of_range(name, "must be 1 or more", size))
+                raise ConfigError(
+                    f"{name} must be 1 or more; got {size} at Recurrent; use 1 or more"
+                )
         for name, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= share < 1:
-                raise ConfigError(out_of_range(name, "must be in [0, 1)", share))
+                raise ConfigError(f"{name} must be in [0, 1); got {share} at Recurrent; use 0")
         self.cell = cell if isinstance(cell, Cell) else load_cell(cell)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
