@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,44 +32,49 @@ def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping
 
     Each run is an event "tune" of the journal; those that are there are not run again.
     """
+    runs = []
     for number, point in tune_runs(config, study):
         trial = study.trial(number)
-        yield _tune_run(
-            config, study.store, evaluator, number, trial.architecture, point, trial.seed
-        )
+        runs.append(_Run(number, trial.architecture, point, trial.seed))
+    return _tune(config, study.store, evaluator, runs)
 
 
 def tune_architecture(
     config: Config, store: Store, space: SearchSpace, architecture: Architecture
 ) -> Iterator[Mapping[str, Any]]:
     """Like `tune` for one architecture that no study found; its events have trial 0."""
-    evaluator = config.make_evaluator(space)
     seed = derive_seed(config.study.seed, 0, "tune")
-    for point in config.grid():
-        yield _tune_run(config, store, evaluator, 0, architecture, point, seed)
+    runs = [_Run(0, architecture, point, seed) for point in config.grid()]
+    return _tune(config, store, config.make_evaluator(space), runs)
 
 
-def _tune_run(
-    config: Config,
-    store: Store,
-    evaluator: Evaluator,
-    number: int,
-    architecture: Architecture,
-    point: Mapping[str, Any],
-    seed: int,
-) -> Mapping[str, Any]:
-    """Return the record of a run, from the journal where it is there."""
-    record: dict[str, Any] = {"trial": number, "setting": point}
-    for event in store.events("tune"):
-        if _key(event.payload) == _key(record):
-            return event.payload
-    try:
-        result = config.evaluate_point(evaluator, architecture, point, seed)
-        record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
-    except ChildError as error:
-        record |= {"score": None, "failure": str(error)}
-    store.add_event("tune", record)
-    return record
+@dataclass(frozen=True)
+class _Run:
+    """One architecture, of trial `number`, at one point of the grid."""
+
+    number: int
+    architecture: Architecture
+    point: Mapping[str, Any]
+    seed: int
+
+
+def _tune(
+    config: Config, store: Store, evaluator: Evaluator, runs: Iterable[_Run]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the record of each run, from the journal where it is there."""
+    known = {_key(event.payload): event.payload for event in store.events("tune")}
+    for run in runs:
+        record: dict[str, Any] = {"trial": run.number, "setting": run.point}
+        if _key(record) in known:
+            yield known[_key(record)]
+            continue
+        try:
+            result = config.evaluate_point(evaluator, run.architecture, run.point, run.seed)
+            record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
+        except ChildError as error:
+            record |= {"score": None, "failure": str(error)}
+        store.add_event("tune", record)
+        yield record
 
 
 def _key(record: Mapping[str, Any]) -> str:

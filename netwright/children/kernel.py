@@ -285,6 +285,39 @@ def _leaf(
             g_v[row, at + k] = d if y > x else (half * d if x == y else zero)
 
 
+@_part
+def _arrive(
+    g_out: Any,
+    g_c_out: Any,
+    mask: Any,
+    g_onward: Any,
+    g_c: Any,
+    goes_on: bool,
+    at: int,
+    row: int,
+    first: int,
+    g: Any,
+    nodes: int,
+    n: int,
+) -> None:
+    """Put the gradients of h_t and c_t into g[nodes - 1] and g[nodes + 1], see `backward_step`."""
+    for k in range(n):
+        g[nodes - 1, k] = g_out[at, first + k]
+        g[nodes + 1, k] = 0
+    if goes_on:
+        for k in range(n):
+            g[nodes + 1, k] = g_c[row, first + k]
+        if mask.shape[0] > 0:
+            for k in range(n):
+                g[nodes - 1, k] += g_onward[row, first + k] * mask[row, first + k]
+        else:
+            for k in range(n):
+                g[nodes - 1, k] += g_onward[row, first + k]
+    if g_c_out.shape[0] > 0:
+        for k in range(n):
+            g[nodes + 1, k] += g_c_out[at, first + k]
+
+
 @_jit
 def backward_step(
     combines: Any,
@@ -325,21 +358,8 @@ def backward_step(
             for k in range(n):
                 a[c, k] = c_before[c_start + row, first + k]
             _tree(combines, activations, c_into, z, v, at, first, units, a, n)
-            for k in range(n):
-                g[nodes - 1, k] = g_out[at, first + k]
-                g[nodes + 1, k] = 0
-            if row < next_rows:
-                for k in range(n):
-                    g[nodes + 1, k] = g_c[row, first + k]
-                if mask.shape[0] > 0:
-                    for k in range(n):
-                        g[nodes - 1, k] += g_onward[row, first + k] * mask[row, first + k]
-                else:
-                    for k in range(n):
-                        g[nodes - 1, k] += g_onward[row, first + k]
-            if g_c_out.shape[0] > 0:
-                for k in range(n):
-                    g[nodes + 1, k] += g_c_out[at, first + k]
+            goes_on = row < next_rows
+            _arrive(g_out, g_c_out, mask, g_onward, g_c, goes_on, at, row, first, g, nodes, n)
             for i in range(nodes - 1, -1, -1):
                 if i == c_into:
                     _through(activations[nodes], a, injected, injected + 1, g, i, n)

@@ -92,7 +92,14 @@ def fast_layer(
 ) -> tuple[Tensor, Tensor]:
     """Return what `plain_layer` returns, by compiled steps; on the processor only."""
     h, c = _Layer.apply(  # type: ignore[no-untyped-call]
-        cell, z, u.to(z.dtype), bias, h0, c0, tuple(batch_sizes), mask
+        cell,
+        z,
+        u.to(z.dtype),
+        None if bias is None else bias.to(z.dtype),
+        h0,
+        c0,
+        tuple(batch_sizes),
+        mask,
     )
     return h, c
 
@@ -131,12 +138,11 @@ class _Layer(torch.autograd.Function):
         out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
         by, across = kernel.program(cell), u.t()
-        offset = None if bias is None else bias.to(z.dtype)
         z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
         before, before_start, start = first.numpy(), 0, 0
         for t, rows in enumerate(batch_sizes):
             end = start + rows
-            _product(onward[start:end], across, offset, v[start:end], low)
+            _product(onward[start:end], across, bias, v[start:end], low)
             following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
             kernel.forward_step(
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,

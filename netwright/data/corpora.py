@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from netwright.data.settings import refuse
 from netwright.data.sources import quiet
 from netwright.data.transforms import error_line
-from netwright.errors import ConfigError, DataError, out_of_range
+from netwright.errors import DataError
 
 UNITS = ("words", "characters")
 STDLIB_CHARACTERS = 2_000_000
@@ -68,25 +69,21 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         if not self.source:
-            _refuse("source", "must name a text", self.source, "stdlib")
+            refuse("source", "must name a text", self.source, "stdlib")
         if self.unit not in UNITS:
-            _refuse("unit", f"must be one of {', '.join(UNITS)}", self.unit, "words")
+            refuse("unit", f"must be one of {', '.join(UNITS)}", self.unit, "words")
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
-                _refuse(name, "must be in (0, 1)", getattr(self, name), "0.05")
+                refuse(name, "must be in (0, 1)", getattr(self, name), "0.05")
         if self.validation + self.test >= 1:
             rule = f"must leave text to train on beside data.test={self.test}"
-            _refuse("validation", rule, self.validation, "0.05")
+            refuse("validation", rule, self.validation, "0.05")
         if self.train_limit < 0 or self.train_limit == 1:
-            _refuse("train_limit", "must be 0, or 2 or more", self.train_limit, "0")
+            refuse("train_limit", "must be 0, or 2 or more", self.train_limit, "0")
         if self.vocabulary < 0 or self.vocabulary in (1, 2):
-            _refuse("vocabulary", "must be 0, or 3 or more", self.vocabulary, "0")
+            refuse("vocabulary", "must be 0, or 3 or more", self.vocabulary, "0")
         if not self.column:
-            _refuse("column", "must name a column", self.column, "text")
-
-
-def _refuse(name: str, rule: str, value: object, remedy: str) -> NoReturn:
-    raise ConfigError(out_of_range(f"data.{name}", rule, value, remedy))
+            refuse("column", "must name a column", self.column, "text")
 
 
 @dataclass(frozen=True)

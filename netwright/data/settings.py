@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -51,30 +52,31 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if not self.source:
-            _refuse("source", "must name a data set", self.source, "digits")
+            refuse("source", "must name a data set", self.source, "digits")
         for name in ("size", "train_limit", "test_limit", "upsample", "pad"):
             if getattr(self, name) < 0:
-                _refuse(name, "must be 0 or more", getattr(self, name), "0")
+                refuse(name, "must be 0 or more", getattr(self, name), "0")
         share, number = 0 < self.validation < 1, self.validation >= 1
         if not share and not (
             number and math.isfinite(self.validation) and self.validation % 1 == 0
         ):
             rule = "must be a share in (0, 1) or a whole number of images"
-            _refuse("validation", rule, self.validation, "0.1")
+            refuse("validation", rule, self.validation, "0.1")
         if not 0 < self.test < 1:
-            _refuse("test", "must be in (0, 1)", self.test, "0.2")
+            refuse("test", "must be in (0, 1)", self.test, "0.2")
         if self.whiten not in WHITENINGS:
-            _refuse("whiten", f"must be one of {', '.join(WHITENINGS)}", self.whiten, "channel")
+            refuse("whiten", f"must be one of {', '.join(WHITENINGS)}", self.whiten, "channel")
         if self.upsample and self.pad:
-            _refuse("pad", f"must be 0 with data.upsample={self.upsample}", self.pad, "0")
+            refuse("pad", f"must be 0 with data.upsample={self.upsample}", self.pad, "0")
         if self.size and self.pad >= self.size:
-            _refuse("pad", f"must be below data.size={self.size}", self.pad, "0")
+            refuse("pad", f"must be below data.size={self.size}", self.pad, "0")
         if self.size and self.upsample and self.upsample <= self.size:
             rule = f"must be 0 or more than data.size={self.size}"
-            _refuse("upsample", rule, self.upsample, f"{self.size + max(1, self.size // 8)}")
+            refuse("upsample", rule, self.upsample, f"{self.size + max(1, self.size // 8)}")
 
 
-def _refuse(name: str, rule: str, value: object, remedy: str) -> None:
+def refuse(name: str, rule: str, value: object, remedy: str) -> NoReturn:
+    """Raise the `ConfigError` of a data setting out of range."""
     raise ConfigError(out_of_range(f"data.{name}", rule, value, remedy))
 
 

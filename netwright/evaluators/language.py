@@ -59,9 +59,10 @@ class LanguageEvaluator:
         self.recipe = recipe or LanguageRecipe()
         self.child = child or LanguageChildSettings()
         self._data: SearchText | None = None
+        self._limited: dict[int, LanguageEvaluator] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None}
+        return {**self.__dict__, "_data": None, "_limited": {}}
 
     @property
     def data(self) -> SearchText:
@@ -71,11 +72,15 @@ class LanguageEvaluator:
         return self._data
 
     def limited(self, train_limit: int) -> LanguageEvaluator:
-        """Return one that trains on another part of the text; 0 leaves it as it is."""
+        """Return the one that trains on another part of the text; 0 leaves it as it is."""
         if train_limit in (0, self.settings.train_limit):
             return self
-        data = replace(self.settings, train_limit=train_limit)
-        return LanguageEvaluator(self.space, data, self.recipe, self.child)
+        if train_limit not in self._limited:
+            data = replace(self.settings, train_limit=train_limit)
+            self._limited[train_limit] = LanguageEvaluator(
+                self.space, data, self.recipe, self.child
+            )
+        return self._limited[train_limit]
 
     def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
         """Train the child; reward c / perplexity^2 on validation text (paper, 4.2)."""

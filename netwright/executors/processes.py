@@ -134,9 +134,7 @@ class Processes:
         self, outer: Future[Evaluation], task: _Task, attempt: int, inner: Future[Any]
     ) -> None:
         error = None if inner.cancelled() else inner.exception()
-        lost = isinstance(error, ProcessExpired | FutureTimeoutError) and not isinstance(
-            error, ChildError
-        )
+        lost = isinstance(error, ProcessExpired | FutureTimeoutError)
         if lost and attempt < self.retries and self._pool.active:
             self._start(outer, task, attempt + 1)
             return

@@ -276,33 +276,24 @@ def _ordered(cell: Cell, node: int) -> _Tree:
     c; the operands on one level of the chain may stand in any order.
     """
     head = f"{cell.nodes[node]}{node == cell.c_from}{node == cell.c_into}"
-    levels: list[tuple[int, list[_Tree]]] = []
+    levels: list[tuple[list[int], list[_Tree]]] = []  # the chain's nodes, what else they join
     chain = [node]
-    spare: list[list[int]] = []
     while chain:
         below = [child for parent in chain for child in cell.children(parent)]
         inner = [child for child in below if _joins(cell, node, child)]
-        if not _balanced(cell, node):
-            inner = []
         terms = [_ordered(cell, child) for child in below if child not in inner]
         if len({_shape(cell, child) for child in below}) == 1:
             terms.sort(key=lambda tree: tree.key)
-        levels.append((len(inner), terms))
-        spare.append(inner)
+        levels.append((chain, terms))
         chain = inner
     trees: list[_Tree] = []
-    for depth in reversed(range(len(levels))):
-        _, terms = levels[depth]
-        own = "chain" if depth else head
+    for parents, terms in reversed(levels):
+        own = head if parents == [node] else "chain"
         slots = [*trees, *terms]
-        parents = [node] if depth == 0 else spare[depth - 1]
+        pairs = [tuple(slots[2 * k : 2 * k + 2]) for k in range(len(parents))]
         trees = [
-            _Tree(
-                f"({own} {' '.join(t.key for t in slots[2 * k : 2 * k + 2])})",
-                parent,
-                tuple(slots[2 * k : 2 * k + 2]),
-            )
-            for k, parent in enumerate(parents)
+            _Tree(f"({own} {' '.join(tree.key for tree in pair)})", parent, pair)
+            for parent, pair in zip(parents, pairs, strict=True)
         ]
     return trees[0]
 
@@ -310,20 +301,12 @@ def _ordered(cell: Cell, node: int) -> _Tree:
 def _joins(cell: Cell, top: int, child: int) -> bool:
     """Say whether `child` only goes on with the combination of `top`."""
     free = child not in (cell.c_from, cell.c_into)
-    inner = bool(cell.children(child)) and _balanced(cell, child)
+    inner = bool(cell.children(child)) and _balanced(cell, child) and _balanced(cell, top)
     return inner and free and cell.nodes[child] == (cell.nodes[top][0], "identity")
 
 
 def _balanced(cell: Cell, node: int) -> bool:
-    left, right = (
-        (_shape(cell, child) for child in cell.children(node))
-        if node >= cell.base
-        else (
-            "",
-            "",
-        )
-    )
-    return left == right
+    return len({_shape(cell, child) for child in cell.children(node)}) < 2
 
 
 def _shape(cell: Cell, node: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -27,6 +28,12 @@ CONTROLLERS = ("policy_gradient", "random")
 ORDER = ("name", "about", "task", "space", "child", "controller", "data", "training", "study")
 
 OnEpoch = Callable[[int, float | None], None]
+
+
+def combinations(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the options, the last name changing fastest."""
+    points = itertools.product(*options.values())
+    return [dict(zip(options, point, strict=True)) for point in points]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from netwright.errors import ConfigError
 from netwright.evaluators.image import Built, ImageEvaluator, train_final
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv
-from netwright.tasks.base import Config, OnEpoch
+from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.image_network import FinishedClassifier
 from netwright.tasks.image_shown import ShownNetwork
 from netwright.training.image import Recipe
@@ -154,9 +154,14 @@ class ImageConfig(Config):
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of the tune section."""
         t = self.tune
-        names = ("learning_rate", "weight_decay", "epsilon", "drops")
-        values = (t.learning_rates, t.weight_decays, t.epsilons, [list(d) for d in t.drops])
-        return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
+        return combinations(
+            {
+                "learning_rate": t.learning_rates,
+                "weight_decay": t.weight_decays,
+                "epsilon": t.epsilons,
+                "drops": [list(d) for d in t.drops],
+            }
+        )
 
     def at(self, point: Mapping[str, Any] | None) -> tuple[Recipe, ChildSettings]:
         """Return recipe and child settings with a point's values, their own for None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from netwright.evaluators.language import LanguageEvaluator, core_of, train_fina
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
 from netwright.spaces.recurrent import Cell
-from netwright.tasks.base import Config, OnEpoch
+from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.language_network import FinishedLanguage
 from netwright.tasks.language_shown import ShownCell
 from netwright.training.language import LanguageRecipe
@@ -164,10 +163,7 @@ class LanguageConfig(Config):
             "dropout": [list(pair) for pair in t.dropouts],
             "decay_after": list(t.decay_afters),
         }
-        named = {name: values for name, values in options.items() if values}
-        return [
-            dict(zip(named, point, strict=True)) for point in itertools.product(*named.values())
-        ]
+        return combinations({name: values for name, values in options.items() if values})
 
     def at(self, point: Mapping[str, Any] | None) -> LanguageRecipe:
         """Return the recipe with a point's values, its own for None."""
