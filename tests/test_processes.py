@@ -51,6 +51,8 @@ class Misbehaving:
                 time.sleep(600)
             if self.how == "exits":
                 os._exit(3)
+            if self.how == "timeout":
+                raise TimeoutError("no answer from a mirror")
             if self.how == "raises":
                 raise OddError("one", "two")
             if self.how == "unpicklable":
@@ -90,6 +92,16 @@ def test_a_lost_worker_costs_its_evaluation_alone(
                 futures[n].result(60)
             assert log.read_text().count(f"{n} ") == calls
     assert (how == "hung") == isinstance(futures[1].exception(), TimeLimitError)
+
+
+def test_a_timeout_of_the_childs_own_is_its_failure_and_no_hang(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    with pool() as executor:
+        future = executor.submit(Misbehaving("timeout", log), ARCHITECTURE, 1)
+        with pytest.raises(ChildError, match="TimeoutError: no answer from a mirror") as caught:
+            future.result(60)
+    assert not isinstance(caught.value, TimeLimitError)
+    assert len(log.read_text().splitlines()) == 1
 
 
 def test_a_worker_lost_once_is_tried_again(tmp_path: Path) -> None:

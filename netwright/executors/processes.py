@@ -53,6 +53,8 @@ def _evaluate(
 
 
 def _sendable(error: Exception) -> Exception:
+    if isinstance(error, TimeoutError):
+        return ChildError(f"{type(error).__name__}: {error}")  # the pool says so of a hung worker
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
