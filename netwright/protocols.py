@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from netwright.space import Architecture, Option, SearchSpace
-from netwright.trial import Evaluation, Trial
+from netwright.trial import Evaluation, Outline, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,16 @@ class Controller(Protocol):
 
 
 @runtime_checkable
+class Scoring(Protocol):
+    """A controller that knows with which probability it proposes; the journal keeps it."""
+
+    def propose_scored(
+        self, n: int, given: Mapping[str, Option] | None = None
+    ) -> list[tuple[Architecture, float]]:
+        """Do as `propose`, and return each architecture's log-probability in nats with it."""
+
+
+@runtime_checkable
 class Evaluator(Protocol):
     """Trains one child. Picklable; the test set is out of its reach."""
 
@@ -67,7 +78,7 @@ class Evaluator(Protocol):
 class Executor(Protocol):
     """Runs evaluations somewhere."""
 
-    workers: int  # how many run at once
+    workers: int  # how many run at once; may change as machines come and go
 
     def submit(
         self, evaluator: Evaluator, architecture: Architecture, seed: int
@@ -95,7 +106,7 @@ class Event:
 class Store(Protocol):
     """The append-only journal of one study; a finished trial never changes."""
 
-    url: str  # where it is, for messages
+    place: str  # where it is, for messages
 
     def exists(self) -> bool:
         """Say whether there is a study here; reads only."""
@@ -106,11 +117,16 @@ class Store(Protocol):
     def header(self) -> dict[str, Any]:
         """Return the header: seed, space, controller, configuration, versions."""
 
-    def add_proposal(self, trials: Sequence[Trial], payload: Mapping[str, Any]) -> None:
-        """Journal a proposal and its running trials, all or nothing."""
+    def add_proposal(
+        self, trials: Sequence[Trial], canonical: Sequence[str], payload: Mapping[str, Any]
+    ) -> None:
+        """Journal a proposal and its running trials, all or nothing.
 
-    def finish(self, trial: Trial, tell: bool = False) -> None:
-        """Make a finished trial durable, and with `tell` journal that the controller is told.
+        canonical: a digest for each, equal for architectures of one canonical form.
+        """
+
+    def finish(self, trial: Trial, told: Sequence[int] = ()) -> None:
+        """Make a finished trial durable; in one step journal that the controller is told `told`.
 
         Raises `StudyError` if it was finished before.
         """
@@ -118,11 +134,39 @@ class Store(Protocol):
     def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Append an event."""
 
-    def trials(self, space: SearchSpace) -> list[Trial]:
-        """Return all trials by number."""
+    def outlines(self) -> list[Outline]:
+        """Return the outline of every trial by number, fast."""
 
-    def events(self, kind: str | None = None) -> list[Event]:
-        """Return the events in order, of one kind or of all."""
+    def trials(self, space: SearchSpace, numbers: Sequence[int] | None = None) -> list[Trial]:
+        """Return all trials by number, or those of `numbers`, by number too."""
+
+    def events(self, kind: str | None = None, after: int = 0) -> list[Event]:
+        """Return the events of a later sequence than `after` in order, of one kind or of all."""
+
+    def checkpoint(self) -> tuple[int, str, bytes] | None:
+        """Return the newest checkpoint: sequence of the event it follows, versions, state."""
+
+    def add_checkpoint(self, versions: str, state: bytes) -> None:
+        """Keep the controller's state after the last event; a cache, which may be lost."""
+
+    def lease(self, progress: Callable[[], Mapping[str, Any]]) -> LeaseHeld | None:
+        """Return the lease, not yet taken; None where no other process can open the journal."""
+
+    def patient(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Wait for a database that is away rather than raise, and `say` so."""
 
     def close(self) -> None:
         """Let go of the database."""
+
+
+class LeaseHeld(Protocol):
+    """The right to run a study's search."""
+
+    def take(self) -> None:
+        """Take it; raise `StudyError` with the holder's name where it is held."""
+
+    def check(self) -> None:
+        """Raise `StudyError` where another took it over."""
+
+    def release(self) -> None:
+        """Give it back."""

@@ -1,88 +1,29 @@
-"""The journal: SQLite through SQLAlchemy, PostgreSQL by URL; rows are only ever added.
-
-The one table that changes shape of nothing: `events` gives the order in which things happened,
-`trials` what was proposed, `results` how each ended. A trial without a result is still to be run.
-"""
+"""The journal: SQLite through SQLAlchemy, PostgreSQL by URL; rows are only ever added."""
 
 from __future__ import annotations
 
 import json
-import math
-import time
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from netwright.errors import StudyError
+from netwright.journal import tables
+from netwright.journal.database import Database, close_all, sqlite_url
+from netwright.journal.lease import Holder, Lease
+from netwright.journal.lease import read as read_lease
+from netwright.journal.tables import FORMAT
 from netwright.protocols import Event
 from netwright.space import SearchSpace
-from netwright.trial import Evaluation, Trial, TrialState
+from netwright.trial import Outline, Trial, TrialState
 
-FORMAT = 1
+__all__ = ["SqlStore", "close_all", "sqlite_url"]
 
-_metadata = sa.MetaData()
-_header = sa.Table(
-    "header",
-    _metadata,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_events = sa.Table(
-    "events",
-    _metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
-    sa.Column("time", sa.Float, nullable=False),
-)
-_trials = sa.Table(
-    "trials",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("batch", sa.Integer, nullable=False),
-    sa.Column("choices", sa.Text, nullable=False),
-    sa.Column("given", sa.Text, nullable=False),
-    sa.Column("seed", sa.BigInteger, nullable=False),
-    sa.Column("started", sa.Float, nullable=False),
-)
-_results = sa.Table(
-    "results",
-    _metadata,
-    sa.Column("number", sa.ForeignKey("trials.number"), primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reward", sa.Float, nullable=False),
-    sa.Column("failure", sa.Text),
-    sa.Column("duplicate_of", sa.Integer),
-    sa.Column("finished", sa.Float, nullable=False),
-    sa.Column("evaluation", sa.Text),
-)
-
-
-def sqlite_url(path: str | Path) -> str:
-    """Return the storage URL of a SQLite file."""
-    if "?" in str(path):
-        raise StudyError(
-            f"a journal's path must have no question mark, which ends the path of a URL; got "
-            f"{str(path)!r}; rename the folder"
-        )
-    return f"sqlite:///{Path(path)}"
-
-
-_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
-
-
-def close_all() -> None:
-    """Let go of every database file of this process, so that SQLite leaves nothing beside them.
-
-    A store that is used again opens its file again.
-    """
-    for store in list(_stores):
-        store.close()
+CHECKPOINTS = 2  # of which the newest is used, kept
 
 
 class SqlStore:
@@ -93,28 +34,9 @@ class SqlStore:
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        self.url = url
-        try:
-            parsed = sa.engine.make_url(url)
-        except SQLAlchemyError as error:
-            raise StudyError(
-                f"a storage must be a database URL such as sqlite:///study.db; got {url!r}"
-            ) from error
-        self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
-        if self._file == ":memory:":
-            self._file = None
-        if must_exist and self._file is not None and not Path(self._file).is_file():
-            raise StudyError(
-                f"a study must have a journal; there is none at {self._file}; start one with "
-                f"netwright search, or check the path"
-            )
-        try:
-            self._engine = self._connect(parsed)
-        except (SQLAlchemyError, ImportError) as error:
-            raise StudyError(f"the storage {url!r} cannot be opened: {_first(error)}") from error
-        if self._file is not None:
-            _stores.add(self)
-        weakref.finalize(self, self._engine.dispose)
+        self._database = Database(url, must_exist)
+        self._file = self._database.file
+        self.place = self._database.place
         try:
             if self.exists():
                 self._check()
@@ -122,32 +44,20 @@ class SqlStore:
             self.close()
             raise
 
-    def _connect(self, url: sa.URL) -> sa.Engine:
-        if url.get_backend_name() != "sqlite":
-            return sa.create_engine(url, pool_pre_ping=True)
-        pool = {} if self._file else {"poolclass": sa.pool.StaticPool}
-        engine = sa.create_engine(url, connect_args={"timeout": 60}, **pool)
-
-        @sa.event.listens_for(engine, "connect")
-        def _durable(connection: Any, _: Any) -> None:
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA synchronous=FULL")
-
-        return engine
-
     # --- the header -------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """Say whether there is a study here; reads only."""
         if self._file is not None and not Path(self._file).exists():
             return False
-        with self._guard():
-            return bool(sa.inspect(self._engine).has_table("header"))
+        with self._database.guard():
+            return bool(sa.inspect(self._database.engine).has_table("header"))
 
     def _check(self) -> None:
         if self._file is not None:
-            with self._guard(), self._engine.connect() as connection:
-                said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            said = self._database.read(
+                lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            )
             if said != "ok":
                 raise StudyError(
                     f"a journal must be a sound database; {self._file} is damaged "
@@ -157,7 +67,7 @@ class SqlStore:
         found = self.header().get("format")
         if found != FORMAT:
             raise StudyError(
-                f"a journal must be of format {FORMAT}; got {found!r} in {self.url}; "
+                f"a journal must be of format {FORMAT}; got {found!r} in {self.place}; "
                 f"open it with the version of netwright that wrote it"
             )
 
@@ -165,7 +75,7 @@ class SqlStore:
         """Write the tables and the header of a new study."""
         if self.exists():
             raise StudyError(
-                f"a new study needs a place of its own; {self.url} holds one; resume it, or "
+                f"a new study needs a place of its own; {self.place} holds one; resume it, or "
                 f"choose another"
             )
         if self._file is not None:
@@ -180,166 +90,167 @@ class SqlStore:
             {"key": key, "value": json.dumps(value)}
             for key, value in {**header, "format": FORMAT}.items()
         ]
-        with self._guard():
+        engine = self._database.engine
+        with self._database.guard():
             if self._file is not None:
-                with self._engine.connect() as connection:
+                with engine.connect() as connection:
                     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            with self._engine.begin() as connection:
-                _metadata.create_all(connection)
-                connection.execute(_header.insert(), rows)
+            with engine.begin() as connection:
+                tables.metadata.create_all(connection)
+                connection.execute(tables.header.insert(), rows)
 
     def header(self) -> dict[str, Any]:
         """Return the header."""
-        with self._guard(), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_header)).all()
+        rows = self._database.read(lambda c: c.execute(sa.select(tables.header)).all())
+        with self._database.guard():
             return {row.key: json.loads(row.value) for row in rows}
 
     # --- writing ----------------------------------------------------------------------------
 
-    def add_proposal(self, trials: Sequence[Trial], payload: Mapping[str, Any]) -> None:
-        """Journal a proposal and its trials, all or nothing."""
-        rows = [
-            {
-                "number": trial.number,
-                "batch": trial.batch,
-                "choices": trial.architecture.to_json(),
-                "given": json.dumps(dict(trial.given)),
-                "seed": trial.seed,
-                "started": trial.started,
-            }
-            for trial in trials
-        ]
-        with self._writing("trial", rows[0]["number"]) as connection:
-            connection.execute(_trials.insert(), rows)
-            connection.execute(_events.insert(), _event("propose", payload))
+    def add_proposal(
+        self, trials: Sequence[Trial], canonical: Sequence[str], payload: Mapping[str, Any]
+    ) -> None:
+        """Journal a proposal and its trials, all or nothing; `canonical` has their digests."""
+        rows = [tables.trial_row(t, digest) for t, digest in zip(trials, canonical, strict=True)]
+        event = tables.event_row("propose", payload)
 
-    def finish(self, trial: Trial, tell: bool = False) -> None:
-        """Make a finished trial durable; with `tell`, journal in one step that it was told."""
-        row = {
-            "number": trial.number,
-            "state": str(trial.state),
-            "reward": trial.reward,
-            "failure": trial.failure,
-            "duplicate_of": trial.duplicate_of,
-            "finished": trial.finished,
-            "evaluation": _dump(trial.evaluation),
-        }
-        with self._writing("trial", trial.number) as connection:
-            connection.execute(_results.insert(), row)
-            if tell:
-                connection.execute(_events.insert(), _event("tell", {"numbers": [trial.number]}))
+        def change(connection: sa.Connection) -> None:
+            connection.execute(tables.trials.insert(), rows)
+            connection.execute(tables.events.insert(), event)
 
-    def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
-        """Append an event."""
-        with self._guard(), self._engine.begin() as connection:
-            connection.execute(_events.insert(), _event(kind, payload))
+        self._write(change, _events_like(event), trials[0].number)
 
-    @contextmanager
-    def _writing(self, what: str, number: object) -> Iterator[sa.Connection]:
+    def finish(self, trial: Trial, told: Sequence[int] = ()) -> None:
+        """Make a finished trial durable, and in one step that the controller is told `told`."""
+        row = tables.result_row(trial, trial.number in told)
+        results = tables.results.c
+        own = sa.and_(results.number == trial.number, results.finished == trial.finished)
+        event = tables.event_row("tell", {"numbers": list(told)})
+
+        def change(connection: sa.Connection) -> None:
+            connection.execute(tables.results.insert(), row)
+            if told:
+                connection.execute(tables.events.insert(), event)
+
+        self._write(change, sa.select(results.number).where(own), trial.number)
+
+    def _write(
+        self, change: Callable[[sa.Connection], None], there: sa.Select[Any], number: int
+    ) -> None:
         try:
-            with self._guard(), self._engine.begin() as connection:
-                yield connection
+            self._database.write(change, lambda c: c.execute(there).first() is not None)
         except IntegrityError as error:
             raise StudyError(
-                f"a {what} is written once; {what} {number} is in {self.url} already; another "
+                f"a trial is written once; trial {number} is in {self.place} already; another "
                 f"process may be running this study: stop one of them"
             ) from error
 
+    def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Append an event."""
+        row = tables.event_row(kind, payload)
+        there = _events_like(row)
+        self._database.write(
+            lambda c: c.execute(tables.events.insert(), row),
+            lambda c: c.execute(there).first() is not None,
+        )
+
     # --- reading ----------------------------------------------------------------------------
 
-    def trials(self, space: SearchSpace) -> list[Trial]:
-        """Return all trials by number."""
+    def outlines(self) -> list[Outline]:
+        """Return the outline of each trial, by number."""
+        of, result = tables.trials.c, tables.results.c
         query = (
-            sa.select(_trials, _results)
-            .select_from(_trials.outerjoin(_results, _trials.c.number == _results.c.number))
-            .order_by(_trials.c.number)
+            sa.select(of.number, of.batch, of.canonical, result.state, result.reward, result.told)
+            .select_from(tables.trials.outerjoin(tables.results, of.number == result.number))
+            .order_by(of.number)
         )
-        with self._guard(), self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-            return [_trial(row, space) for row in rows]
-
-    def events(self, kind: str | None = None) -> list[Event]:
-        """Return the events in order."""
-        query = sa.select(_events).order_by(_events.c.sequence)
-        if kind is not None:
-            query = query.where(_events.c.kind == kind)
-        with self._guard(), self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-            return [
-                Event(
-                    sequence=row.sequence,
-                    kind=row.kind,
-                    payload=json.loads(row.payload),
-                    time=row.time,
-                )
-                for row in rows
+        states: dict[str | None, TrialState] = {str(state): state for state in TrialState}
+        states[None] = TrialState.RUNNING
+        rows = self._database.read(lambda c: c.execute(query).all())
+        with self._database.guard():
+            outlines = [
+                Outline(batch, own, states[to], reward, bool(told))
+                for _, batch, own, to, reward, told in rows
             ]
+        if rows and rows[-1][0] != len(rows) - 1:
+            raise StudyError(
+                f"a journal must hold every trial; {self.place} has {len(rows)} of "
+                f"{rows[-1][0] + 1}; restore it from a backup"
+            )
+        return outlines
+
+    def trials(self, space: SearchSpace, numbers: Sequence[int] | None = None) -> list[Trial]:
+        """Return all trials by number, or those asked for."""
+        query = tables.whole_trials()
+        parts: list[sa.Select[Any]] = [query]
+        if numbers is not None:
+            chunks = [numbers[i : i + 500] for i in range(0, len(numbers), 500)]
+            parts = [query.where(tables.trials.c.number.in_(chunk)) for chunk in chunks]
+        rows = self._database.read(lambda c: [row for p in parts for row in c.execute(p)])
+        with self._database.guard():
+            return [tables.trial_of(row, space) for row in rows]
+
+    def events(self, kind: str | None = None, after: int = 0) -> list[Event]:
+        """Return the events in order, those of a later sequence than `after`."""
+        query = sa.select(tables.events).order_by(tables.events.c.sequence)
+        if kind is not None:
+            query = query.where(tables.events.c.kind == kind)
+        if after:
+            query = query.where(tables.events.c.sequence > after)
+        rows = self._database.read(lambda c: c.execute(query).all())
+        with self._database.guard():
+            return [
+                Event(sequence=sequence, kind=what, payload=json.loads(payload), time=when)
+                for sequence, what, payload, when in rows
+            ]
+
+    # --- the controller, as a cache -----------------------------------------------------------
+
+    def checkpoint(self) -> tuple[int, str, bytes] | None:
+        """Return the newest (sequence of the event it follows, versions, state), or None."""
+        table = tables.checkpoints
+        query = sa.select(table).order_by(table.c.sequence.desc()).limit(1)
+        row = self._database.read(lambda c: c.execute(query).first())
+        return None if row is None else (row.sequence, row.versions, row.state)
+
+    def add_checkpoint(self, versions: str, state: bytes) -> None:
+        """Keep the controller's state after the last event."""
+        table = tables.checkpoints
+
+        def change(connection: sa.Connection) -> None:
+            last = (
+                connection.execute(sa.select(sa.func.max(tables.events.c.sequence))).scalar() or 0
+            )
+            connection.execute(table.delete().where(table.c.sequence == last))
+            row = {"sequence": last, "versions": versions, "state": state}
+            connection.execute(table.insert(), row)
+            newest = sa.select(table.c.sequence).order_by(table.c.sequence.desc())
+            kept = connection.execute(newest.limit(CHECKPOINTS)).scalars().all()
+            connection.execute(table.delete().where(table.c.sequence < kept[-1]))
+
+        self._database.write(change, lambda c: False)
+
+    # --- who runs it --------------------------------------------------------------------------
+
+    def lease(self, progress: Callable[[], Mapping[str, Any]]) -> Lease | None:
+        """Return the lease, not yet taken; None where no other process can open the journal."""
+        if not self._database.shared:
+            return None
+        return Lease(self._database.engine, self.place, progress)
+
+    def holder(self) -> Holder | None:
+        """Return who searches here, or did and died."""
+        return self._database.read(read_lease)
+
+    def patient(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Wait for a database that is away rather than raise, and `say` so."""
+        return self._database.patient(say)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Turn the database's own errors into one line."""
-        try:
-            yield
-        except IntegrityError:
-            raise
-        except (DBAPIError, ValueError, KeyError, TypeError) as error:
-            raise StudyError(
-                f"a journal must be a sound database; {self._file or self.url} cannot be read or "
-                f"written ({_first(error)}); check the file and the disk, or restore a backup"
-            ) from error
+        self._database.close()
 
 
-def _first(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-
-
-def _event(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    return {"kind": kind, "payload": json.dumps(dict(payload)), "time": time.time()}
-
-
-def _dump(evaluation: Evaluation | None) -> str | None:
-    if evaluation is None:
-        return None
-    curve = [value if math.isfinite(value) else None for value in evaluation.curve]
-    return json.dumps(
-        {
-            "reward": evaluation.reward,
-            "score": evaluation.score,
-            "curve": curve,
-            "cost": evaluation.cost,
-            "parameters": evaluation.parameters,
-            "details": dict(evaluation.details),
-        }
-    )
-
-
-def _load(text: str | None) -> Evaluation | None:
-    if text is None:
-        return None
-    data = json.loads(text)
-    data["curve"] = tuple(math.nan if value is None else value for value in data["curve"])
-    return Evaluation(**data)
-
-
-def _trial(row: Any, space: SearchSpace) -> Trial:
-    number, batch, choices, given, seed, started, ended, state, reward, failure, of, at, text = row
-    architecture = space.architecture(json.loads(choices), f"trial {number}")
-    return Trial(
-        number=number,
-        batch=batch,
-        architecture=architecture,
-        seed=seed,
-        given=json.loads(given),
-        started=started,
-        state=TrialState.RUNNING if ended is None else TrialState(state),
-        evaluation=_load(text),
-        reward=reward,
-        failure=failure,
-        duplicate_of=of,
-        finished=at,
-    )
+def _events_like(row: Mapping[str, Any]) -> sa.Select[Any]:
+    own = [tables.events.c[name] == value for name, value in row.items()]
+    return sa.select(tables.events.c.sequence).where(sa.and_(*own))

@@ -7,17 +7,19 @@ import inspect
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from typing import Any
 
 from netwright.depth import DepthSchedule
-from netwright.errors import StudyError, UsageError
+from netwright.errors import StudyError
+from netwright.journal.checkpoints import versions_key
+from netwright.keeper import Keeper, replay
+from netwright.loop import Loop, Mode
 from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot, Store
-from netwright.seeding import derive_seed
-from netwright.space import Architecture, Option, SearchSpace
+from netwright.scheduling import Clock, WallClock, Watch
+from netwright.space import Architecture, SearchSpace
 from netwright.store import SqlStore
 from netwright.trial import Evaluation, Trial, TrialState
 
@@ -58,6 +60,8 @@ class Study:
     retrain_duplicates: train an architecture again though a canonically equal one has completed;
         otherwise it shares that one's result.
     failure_reward: what the controller is told for a failed trial.
+    mode: how proposals are kept in flight, see `Mode`.
+    clock: time, the machine's own by default.
     config: whatever else makes the study what it is; it is only gone on with under an equal one.
     notes: what else a reader of a new journal should know.
 
@@ -75,54 +79,55 @@ class Study:
         schedule: DepthSchedule | None = None,
         retrain_duplicates: bool = False,
         failure_reward: float = 0.0,
+        mode: Mode | None = None,
+        clock: Clock | None = None,
         config: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.space = space
-        self._controller = controller
-        self._behind: list[Event] = []
         self.evaluator = _as_evaluator(evaluator)
         self.seed = seed
-        self.schedule = schedule
-        self.retrain_duplicates = retrain_duplicates
-        self.failure_reward = failure_reward
+        self.mode = mode or Mode()
         self.store: Store = SqlStore(storage)
-        self._trials: list[Trial] = []
-        self._told: set[int] = set()
-        self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
-        self._canonical: dict[int, Architecture] = {}
-        self._first: dict[Architecture, int] = {}
-        self._asked: set[int] = set()
-        identity = self._identity(config)
+        self.watch: Watch | None = None
+        self._loop: Loop | None = None
+        self._clock = clock or WallClock()
+        self._keeper = Keeper(
+            space,
+            controller,
+            self.store,
+            self._clock,
+            seed=seed,
+            schedule=schedule,
+            retrain_duplicates=retrain_duplicates,
+            failure_reward=failure_reward,
+            versions=versions_key(versions()),
+        )
+        identity = {
+            **self._identity(controller, config),
+            "schedule": dataclasses.asdict(schedule) if schedule else None,
+            "retrain_duplicates": retrain_duplicates,
+            "failure_reward": failure_reward,
+        }
         if self.store.exists():
             self._check_identity(identity)
-            self._trials = self.store.trials(space)
-            self._behind = self.store.events()
-            for event in self._behind:
-                if event.kind == "tell":
-                    self._told.update(event.payload["numbers"])
-            for trial in self._trials:
-                self._note(trial)
-                if trial.state is TrialState.RUNNING:
-                    self._open[trial.number] = None
+            self._keeper.read()
         else:
             also = {"notes": dict(notes or {}), "versions": versions(), "created": time.time()}
             self.store.create({**identity, **also})
 
-    def _identity(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        settings = getattr(self._controller, "settings", None)
+    def _identity(self, controller: Controller, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        settings = getattr(controller, "settings", None)
         return {
             "space": self.space.to_dict(),
             "fingerprint": self.space.fingerprint,
             "seed": self.seed,
             "controller": {
-                "name": type(self._controller).__name__,
-                "batch": self._controller.batch,
+                "name": type(controller).__name__,
+                "batch": controller.batch,
                 "settings": dataclasses.asdict(settings) if settings is not None else {},
             },
-            "schedule": dataclasses.asdict(self.schedule) if self.schedule else None,
-            "retrain_duplicates": self.retrain_duplicates,
-            "failure_reward": self.failure_reward,
+            "mode": dataclasses.asdict(self.mode),
             "config": dict(config or {}),
         }
 
@@ -132,30 +137,25 @@ class Study:
             if header.get(key) != now:
                 raise StudyError(
                     f"a study goes on only as it began; {key} {_difference(header.get(key), now)} "
-                    f"at {self.store.url}; use its own configuration or start a new study"
+                    f"at {self.store.place}; use its own configuration or start a new study"
                 )
-
-    def _note(self, trial: Trial) -> None:
-        """Remember the canonical form, and which completed trial has it first."""
-        if trial.number not in self._canonical:
-            self._canonical[trial.number] = self.space.canonical(trial.architecture)
-        if trial.completed:
-            self._first.setdefault(self._canonical[trial.number], trial.number)
 
     @property
     def controller(self) -> Controller:
         """The controller, brought to where the journal ends when first asked for."""
-        behind, self._behind = self._behind, []
-        for _ in replay(self._controller, self._trials, behind):
-            pass
-        return self._controller
+        return self._keeper.controller
 
     # --- looking ----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return how many trials are finished, without reading them."""
+        return self._keeper.ledger.finished
 
     @property
     def trials(self) -> list[Trial]:
         """All finished trials by number."""
-        return [trial for trial in self._trials if trial.state is not TrialState.RUNNING]
+        ledger, running = self._keeper.ledger, TrialState.RUNNING
+        return ledger.trials(n for n, o in enumerate(ledger.outlines) if o.state is not running)
 
     @property
     def best(self) -> Trial:
@@ -163,29 +163,23 @@ class Study:
         top = self.top(1)
         if not top:
             raise StudyError(
-                f"the best trial needs a completed one; {self.store.url} has none; run more trials"
+                f"the best trial needs a completed one; {self.store.place} has none; run more "
+                f"trials"
             )
         return top[0]
 
     def top(self, n: int) -> list[Trial]:
         """Return the n completed trials of the highest rewards, each canonical form once."""
-        seen: set[Architecture] = set()
-        result = []
-        done = [t for t in self._trials if t.completed and t.reward is not None]
-        for trial in sorted(done, key=lambda t: (-(t.reward or 0.0), t.number)):
-            if self._canonical[trial.number] not in seen:
-                seen.add(self._canonical[trial.number])
-                result.append(trial)
-        return result[:n]
+        return self._keeper.ledger.trials(self._keeper.ledger.top(n))
 
     def trial(self, number: int) -> Trial:
-        """Return one trial; raises `StudyError` where there is none."""
-        if not 0 <= number < len(self._trials):
+        """Return one trial, proposed or finished; raises `StudyError` where there is none."""
+        if not 0 <= number < len(self._keeper.ledger):
             raise StudyError(
-                f"a trial must be from 0 to {len(self._trials) - 1}; got {number} at "
-                f"{self.store.url}; see netwright top"
+                f"a trial must be from 0 to {len(self._keeper.ledger) - 1}; got {number} at "
+                f"{self.store.place}; see netwright top"
             )
-        return self._trials[number]
+        return self._keeper.ledger.trials([number])[0]
 
     def events(self, kind: str | None = None) -> list[Event]:
         """Return the journal's events."""
@@ -193,7 +187,7 @@ class Study:
 
     def snapshot(self, samples: int = 64) -> PolicySnapshot:
         """Describe what the controller would draw now."""
-        return self.controller.snapshot(self.seed, samples, self._given())
+        return self.controller.snapshot(self.seed, samples, self._keeper.given())
 
     def history(
         self, controller: Controller, points: int = 40, samples: int = 64
@@ -202,16 +196,15 @@ class Study:
 
         `controller` must be new and like the study's: the journal is replayed into it.
         """
-        events = self.store.events()
+        given, events = self._keeper.given, self.store.events()
         tells = sum(event.kind == "tell" for event in events)
         every = max(1, -(-tells // points))
         told = 0
-        result = [(0, controller.snapshot(self.seed, samples, self._given(0)))]
-        for step, numbers in enumerate(replay(controller, self._trials, events), 1):
+        result = [(0, controller.snapshot(self.seed, samples, given(0)))]
+        for step, numbers in enumerate(replay(controller, self._keeper.ledger.trials, events), 1):
             told += len(numbers)
             if step % every == 0 or step == tells:
-                snapshot = controller.snapshot(self.seed, samples, self._given(told))
-                result.append((told, snapshot))
+                result.append((told, controller.snapshot(self.seed, samples, given(told))))
         return result
 
     # --- ask and tell -----------------------------------------------------------------------
@@ -222,12 +215,10 @@ class Study:
         Raises `StudyError` when 1,000 proposals in a row were duplicates.
         """
         for _ in range(1000):
-            trial = self._next(ahead=None)
+            trial = self._keeper.next()
             if trial is None:
-                self._propose()
-                continue
-            self._asked.add(trial.number)
-            if not self._settle_duplicate(trial, tell=True):
+                self._keeper.propose()
+            elif self._keeper.settle(trial, at_once=True) is None:
                 return trial
         raise StudyError(
             "ask needs an architecture that was not trained before; 1000 in a row were; the space "
@@ -238,9 +229,7 @@ class Study:
         """Finish a trial that `ask` gave with its evaluation, number or exception."""
         if isinstance(result, int | float):
             result = Evaluation(reward=float(result), score=float(result))
-        done = self._finished(trial, result)
-        self._record(done, tell=True)
-        return done
+        return self._keeper.record(self._keeper.ended(trial, result), at_once=True)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -249,13 +238,17 @@ class Study:
         trials: int,
         executor: Executor | None = None,
         on_trial: Callable[[Trial], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        """Go on until the study has `trials` finished trials.
+        """Go on until the study has `trials` finished trials, or `stop` is called.
 
-        The controller is told a whole proposal at a time, in the order of its trials, so that the
-        search does not depend on which child ends first. Proposals are always of the controller's
-        batch: what is left of the last one waits for the next run. `on_trial` sees each finished
-        trial.
+        With one replica, the default, the controller is told a whole proposal at a time, in the
+        order of its trials, so that the search does not depend on which child ends first; `mode`
+        has what keeps more workers busy. Proposals are always of the controller's batch: what is
+        left of the last ones waits for the next run. `on_trial` sees each finished trial. `say`
+        gets a line when the search waits for its database; without it that raises.
+
+        Raises `StudyError` where another process runs this study.
         """
         if self.evaluator is None:
             raise StudyError("run needs an evaluator; this study has none; give one to Study(...)")
@@ -263,145 +256,58 @@ class Study:
             from netwright.executors.local import InProcess
 
             executor = InProcess()
-        running: dict[Future[Evaluation], Trial] = {}
-        self._asked = set()
-        while (missing := trials - len(self._trials) + len(self._open)) > 0:
-            room = min(executor.workers, missing) - len(running)
-            trial = self._next(running.values()) if room > 0 else None
-            if trial is not None:
-                self._asked.add(trial.number)
-                if self._settle_duplicate(trial, tell=False):
-                    self._after(trial.number, on_trial)
-                    continue
-                future = executor.submit(self.evaluator, trial.architecture, trial.seed)
-                running[future] = trial
-                continue
-            if not running:
-                self._propose()
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                trial = running.pop(future)
-                self._record(self._finished(trial, future.exception() or future.result()))
-                self._after(trial.number, on_trial)
+        self.watch = self._new_watch(trials, executor)
+        if self.watch.done >= trials:
+            return
+        lease = self.store.lease(self.progress)
+        with ExitStack() as stack:
+            if lease is not None:
+                lease.take()
+                stack.callback(lease.release)
+            self._keeper.restart()
+            loop = Loop(self._keeper, self.evaluator, executor, self.mode, self.watch, on_trial)
+            self._loop = loop
+            stack.callback(self._interrupted, loop)
+            if say is not None:
+                stack.enter_context(self.store.patient(say))
+            loop.run(lease.check if lease is not None else _nothing)
 
-    def _after(self, number: int, on_trial: Callable[[Trial], None] | None) -> None:
-        self._tell_batch()
-        if on_trial is not None:
-            on_trial(self._trials[number])
+    def stop(self) -> None:
+        """Let a run start no more children and return when those that run have ended."""
+        if self._loop is not None:
+            self._loop.stopping = True
 
-    def _next(self, ahead: Iterable[Trial] | None) -> Trial | None:
-        """Return the next trial to start, None where a proposal must come or a child must end."""
-        self._tell_batch()
-        held = {self._canonical[t.number] for t in ahead or ()}
-        for number in self._open:
-            if number in self._asked:
-                continue
-            if self.retrain_duplicates or self._canonical[number] not in held:
-                return self._trials[number]
-            held.add(self._canonical[number])
-        return None
+    def progress(self) -> dict[str, Any]:
+        """Return how the run goes, see `Watch`."""
+        return {} if self.watch is None else self.watch.to_dict(self._clock.time())
 
-    def _last_batch(self) -> list[Trial]:
-        if not self._trials:
-            return []
-        batch = self._trials[-1].batch
-        first = len(self._trials)
-        while first > 0 and self._trials[first - 1].batch == batch:
-            first -= 1
-        return self._trials[first:]
-
-    def _tell_batch(self) -> None:
-        """Tell the last proposal's trials that were not told, once all are finished."""
-        batch = self._last_batch()
-        untold = [trial for trial in batch if trial.number not in self._told]
-        if untold and all(trial.state is not TrialState.RUNNING for trial in batch):
-            self.store.add_event("tell", {"numbers": [trial.number for trial in untold]})
-            self.controller.tell(untold)
-            self._told.update(trial.number for trial in untold)
-
-    def _given(self, number: int | None = None) -> dict[str, Option]:
-        number = len(self._trials) if number is None else number
-        return self.schedule.given(number) if self.schedule else {}
-
-    def _propose(self) -> None:
-        given = self._given()
-        batch = self._trials[-1].batch + 1 if self._trials else 0
-        proposed = self.controller.propose(self.controller.batch, given or None)
-        now = time.time()
-        trials = [
-            Trial(
-                number=number,
-                batch=batch,
-                architecture=architecture,
-                seed=derive_seed(self.seed, number, "child"),
-                given=given,
-                started=now,
-            )
-            for number, architecture in enumerate(proposed, len(self._trials))
-        ]
-        self.store.add_proposal(trials, {"n": len(trials), "given": given})
-        self._trials += trials
-        for trial in trials:
-            self._note(trial)
-            self._open[trial.number] = None
-
-    def _settle_duplicate(self, trial: Trial, tell: bool) -> bool:
-        first = self._first.get(self._canonical[trial.number])
-        if first is None or self.retrain_duplicates:
-            return False
-        evaluation = self._trials[first].evaluation
-        assert evaluation is not None
-        done = replace(self._finished(trial, replace(evaluation, cost=0.0)), duplicate_of=first)
-        self._record(done, tell)
-        return True
-
-    def _finished(self, trial: Trial, result: Evaluation | BaseException) -> Trial:
-        if isinstance(result, UsageError) or (
-            isinstance(result, BaseException) and not isinstance(result, Exception)
-        ):
-            raise result
-        if isinstance(result, Evaluation) and result.finite:
-            return replace(
-                trial,
-                state=TrialState.COMPLETED,
-                evaluation=result,
-                reward=result.reward,
-                finished=time.time(),
-            )
-        if isinstance(result, Evaluation):
-            reason = f"the score or reward is not finite: {result.score}, {result.reward}"
-        else:
-            reason = f"{type(result).__name__}: {result}".splitlines()[0][:500]
-        return replace(
-            trial,
-            state=TrialState.FAILED,
-            failure=reason,
-            reward=self.failure_reward,
-            finished=time.time(),
+    def _new_watch(self, trials: int, executor: Executor) -> Watch:
+        ledger = self._keeper.ledger
+        failed = sum(outline.state is TrialState.FAILED for outline in ledger.outlines)
+        best = self.top(1)
+        return Watch(
+            target=trials,
+            workers=executor.workers,
+            started=self._clock.time(),
+            done=ledger.finished,
+            failed=failed,
+            best=best[0].score if best else None,
+            best_reward=best[0].reward if best else None,
         )
 
-    def _record(self, trial: Trial, tell: bool = False) -> None:
-        """Make a finished trial durable, and only then tell the controller, if `tell`."""
-        self.store.finish(trial, tell)
-        self._trials[trial.number] = trial
-        del self._open[trial.number]
-        self._note(trial)
-        if tell:
-            self.controller.tell([trial])
-            self._told.add(trial.number)
+    def _interrupted(self, loop: Loop) -> None:
+        """Journal which children were lost; they are trained again by the next run."""
+        self._loop = None
+        numbers = loop.interrupted()
+        if numbers:
+            try:
+                self.store.add_event("interrupted", {"numbers": numbers})
+            except StudyError:
+                return
 
 
-def replay(
-    controller: Controller, trials: list[Trial], events: Iterable[Event]
-) -> Iterator[list[int]]:
-    """Bring a new controller to where the journal ends; yield the numbers of each tell."""
-    for event in events:
-        if event.kind == "propose":
-            controller.replay_propose(event.payload["n"], event.payload["given"])
-        elif event.kind == "tell":
-            numbers = [int(number) for number in event.payload["numbers"]]
-            controller.tell([trials[number] for number in numbers])
-            yield numbers
+def _nothing() -> None:
+    return None
 
 
 def _as_evaluator(evaluator: Evaluator | Function | None) -> Evaluator | None:

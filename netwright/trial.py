@@ -65,6 +65,7 @@ class Trial:
     batch: which proposal of the controller it came in, from 0.
     seed: of the child's weights and its order of data.
     given: choices that the study fixed (a depth schedule), which the controller did not make.
+    log_prob: nats, with which the controller proposed it, None where it does not say.
     reward: the evaluation's, or the study's failure reward for a failed trial; None while running.
     failure: the reason in one line, for a failed trial.
     duplicate_of: the trial whose result this one shares, being canonically equal.
@@ -76,6 +77,7 @@ class Trial:
     architecture: Architecture
     seed: int
     given: Mapping[str, Option] = field(default_factory=dict)
+    log_prob: float | None = None
     state: TrialState = TrialState.RUNNING
     evaluation: Evaluation | None = None
     reward: float | None = None
@@ -93,3 +95,18 @@ class Trial:
     def completed(self) -> bool:
         """Whether the trial ended with an evaluation."""
         return self.state is TrialState.COMPLETED
+
+
+@dataclass(slots=True)
+class Outline:
+    """What a study must know of every trial: little, so that 100,000 of them open in no time.
+
+    canonical: the digest of the architecture's canonical form. told: whether the controller was
+    told when it ended; what waited for its batch was told with the batch.
+    """
+
+    batch: int
+    canonical: str
+    state: TrialState = TrialState.RUNNING
+    reward: float | None = None
+    told: bool = False

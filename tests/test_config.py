@@ -83,7 +83,7 @@ def test_paper_presets_train_and_learn_as_the_paper_does(name: str) -> None:
     controller = config.controller
     assert controller.name == "policy_gradient"
     assert controller.learning_rate == 0.0006
-    assert controller.batch == 8
+    assert (controller.batch, controller.accumulate, config.study.replicas) == (8, 1, 100)
     assert (controller.units, controller.layers, controller.scale) == (35, 2, 0.08)
     assert controller.entropy == 0.0
     recipe = config.training
@@ -142,7 +142,8 @@ def test_the_paper_searches_cells_of_base_8_for_20_million_parameters(name: str)
     assert config.space.activations == ("identity", "tanh", "sigmoid", "relu") + ("sin",) * extra
     controller = config.controller
     assert controller.name == "policy_gradient"
-    assert (controller.learning_rate, controller.batch) == (0.0005, 10)
+    assert (controller.learning_rate, controller.batch) == (0.0005, 1)
+    assert (controller.accumulate, config.study.replicas) == (10, 400)
     assert (controller.units, controller.layers, controller.scale) == (35, 2, 0.08)
     assert controller.entropy == 0.0
     child = config.child

@@ -18,7 +18,11 @@ FLOORS = {
     "spaces": 2,
     "protocols": 3,
     "depth": 3,
+    "journal": 4,
     "store": 4,
+    "scheduling": 4,
+    "keeper": 4,
+    "loop": 4,
     "study": 4,
     "controllers": 4,
     "children": 4,
@@ -42,7 +46,7 @@ FLOORS = {
     "cli": 10,
 }
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
-FREE = {4: {"study", "store"}, 9: set(FLOORS)}
+FREE = {4: {"journal", "store", "scheduling", "keeper", "loop", "study"}, 9: set(FLOORS)}
 
 
 def _place(module: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.losses import ema, reinforce_loss
@@ -29,6 +31,13 @@ class PolicySettings:
     scale: weights start uniform in [-scale, scale], > 0 (0.08).
     baseline_decay: of the moving average, in [0, 1) (unstated; 0.95).
     entropy: weight of an entropy bonus in nats, >= 0 (0: the paper has none).
+    accumulate: n, gradients of `batch` children each, averaged for one step, >= 1 (10 for Penn
+        Treebank, 1 for CIFAR-10).
+    staleness: what to do for architectures that were proposed before the last step. "sampling":
+        take their gradient at the parameters that sampled them (the paper's replicas);
+        "importance": at the parameters of now, each weighted by the ratio of its probabilities now
+        and then, at most `limit`; "none": ignore it.
+    limit: of that weight, > 0 (2.0).
     heads: "decision" or "kind", see `Policy` (unstated).
     """
 
@@ -39,33 +48,57 @@ class PolicySettings:
     scale: float = 0.08
     baseline_decay: float = 0.95
     entropy: float = 0.0
+    accumulate: int = 1
+    staleness: str = "sampling"
+    limit: float = 2.0
     heads: str = "decision"
 
+    STALENESS: ClassVar[tuple[str, ...]] = ("sampling", "importance", "none")
+
     def __post_init__(self) -> None:
-        for name in ("batch", "units", "layers"):
+        for name in ("batch", "units", "layers", "accumulate"):
             if getattr(self, name) < 1:
                 _refuse(name, "must be 1 or more", getattr(self, name))
-        for name in ("learning_rate", "scale"):
+        for name in ("learning_rate", "scale", "limit"):
             if not getattr(self, name) > 0:
                 _refuse(name, "must be above 0", getattr(self, name))
         if not 0 <= self.baseline_decay < 1:
             _refuse("baseline_decay", "must be in [0, 1)", self.baseline_decay)
         if not self.entropy >= 0:
             _refuse("entropy", "must be 0 or more", self.entropy)
+        if self.staleness not in self.STALENESS:
+            _refuse("staleness", f"must be one of {', '.join(self.STALENESS)}", self.staleness)
         if self.heads not in ("decision", "kind"):
             _refuse("heads", "must be decision or kind", self.heads)
+
+
+FLYING = 5000  # proposals whose parameters are remembered
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
     raise ConfigError(out_of_range(f"controller.{name}", rule, value))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """A trial that waits for its update."""
+
+    architecture: Architecture
+    given: tuple[str, ...]
+    reward: float
+    batch: int
+    log_prob: float | None
+
+
 class PolicyGradient:
-    """Proposes by sampling the policy; every `batch` trials told make one update.
+    """Proposes by sampling the policy; every `batch` trials told make one gradient.
 
     The baseline is an exponential moving average of earlier architectures' rewards, updated after
     the advantage is taken. Its first value is unstated in the paper: here the first batch only
     sets it, to the batch's mean, so that no advantage depends on its own reward.
+
+    Proposals may be in flight together: the parameters that sampled each are kept until all of its
+    trials are told. Trials name their proposal by `Trial.batch`, counted from 0.
     """
 
     def __init__(
@@ -80,67 +113,163 @@ class PolicyGradient:
         self.batch = self.settings.batch
         self._seed = seed
         self._encoding = Encoding(space)
-        self.policy = Policy(
+        self.policy = self._new_policy()
+        self._scratch = self._new_policy()  # takes the parameters of an earlier proposal
+        self._adam = torch.optim.Adam(self.policy.parameters(), lr=self.settings.learning_rate)
+        self._proposals = 0
+        self._waiting: list[_Told] = []
+        self._flying: dict[
+            int, int
+        ] = {}  # by proposal: how many of its trials are not learned from
+        self._sampled_at: dict[int, Tensor] = {}  # its parameters, where they are not those of now
+        self._gradients: list[Tensor] = []  # summed, of `_summed` of them
+        self._summed = 0
+        self.baseline: float | None = None
+
+    def _new_policy(self) -> Policy:
+        return Policy(
             self._encoding,
             units=self.settings.units,
             layers=self.settings.layers,
             scale=self.settings.scale,
             heads=self.settings.heads,
-            seed=derive_seed(seed, 0, "policy"),
+            seed=derive_seed(self._seed, 0, "policy"),
         )
-        self._adam = torch.optim.Adam(self.policy.parameters(), lr=self.settings.learning_rate)
-        self._proposals = 0
-        self._waiting: list[tuple[Architecture, tuple[str, ...], float]] = []
-        self.baseline: float | None = None
 
     def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
         """Sample n architectures; `given` fixes choices, on which nothing is learned."""
+        return [architecture for architecture, _ in self.propose_scored(n, given)]
+
+    def propose_scored(
+        self, n: int, given: Mapping[str, Option] | None = None
+    ) -> list[tuple[Architecture, float]]:
+        """Sample n architectures, each with its log-probability in nats."""
         seed = derive_seed(self._seed, self._proposals, "propose")
         self.replay_propose(n, given)
         with single_thread():
-            encoded, _ = self.policy.sample(n, torch.Generator().manual_seed(seed), given)
-        return self._encoding.decode(encoded)
+            generator = torch.Generator().manual_seed(seed)
+            encoded, log_prob = self.policy.sample(n, generator, given)
+        return list(zip(self._encoding.decode(encoded), log_prob.tolist(), strict=True))
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
         """Count a proposal without drawing it."""
+        self._flying[self._proposals] = n
         self._proposals += 1
+        if len(self._flying) > FLYING:  # abandoned ones must not fill the memory
+            self._landed(next(iter(self._flying)))
+
+    def _landed(self, proposal: int) -> None:
+        self._flying.pop(proposal, None)
+        self._sampled_at.pop(proposal, None)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take rewards in; update once `batch` of them wait."""
+        """Take rewards in; learn once `batch` of them wait."""
         for trial in trials:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
-            self._waiting.append((trial.architecture, tuple(trial.given), trial.reward))
+            told = _Told(
+                architecture=trial.architecture,
+                given=tuple(trial.given),
+                reward=trial.reward,
+                batch=trial.batch,
+                log_prob=trial.log_prob,
+            )
+            self._waiting.append(told)
         while len(self._waiting) >= self.batch:
             now, self._waiting = self._waiting[: self.batch], self._waiting[self.batch :]
-            self._update(now)
+            self._learn(now)
 
-    def _update(self, batch: list[tuple[Architecture, tuple[str, ...], float]]) -> None:
-        rewards = [reward for _, _, reward in batch]
+    def _learn(self, batch: list[_Told]) -> None:
+        """Take the gradient of one batch, and a step where enough are accumulated."""
+        rewards = [told.reward for told in batch]
         if self.baseline is None:
             self.baseline = sum(rewards) / len(rewards)
-            return
-        encoded = self._encoding.encode([a for a, _, _ in batch], [given for _, given, _ in batch])
-        adv_k = torch.tensor([reward - self.baseline for reward in rewards])
-        with single_thread():
-            scores = self.policy.score(encoded)
-            loss = reinforce_loss(scores.log_prob, adv_k.to(scores.log_prob.dtype))
-            loss = loss - self.settings.entropy * scores.entropy.mean()
-            self._adam.zero_grad()
+        else:
+            with single_thread():
+                self._add_gradient(batch, self.baseline)
+            self.baseline = ema(self.baseline, rewards, self.settings.baseline_decay)
+        for told in batch:
+            if told.batch in self._flying:
+                self._flying[told.batch] -= 1
+                if self._flying[told.batch] <= 0:
+                    self._landed(told.batch)
+        if self._summed >= self.settings.accumulate:
+            with single_thread():
+                self._step()
+
+    def _add_gradient(self, batch: list[_Told], baseline: float) -> None:
+        groups: dict[int | None, list[_Told]] = {}
+        for told in batch:
+            old = self.settings.staleness == "sampling" and told.batch in self._sampled_at
+            groups.setdefault(told.batch if old else None, []).append(told)
+        for proposal, members in groups.items():
+            policy = self.policy
+            if proposal is not None:
+                policy = self._scratch
+                with torch.no_grad():
+                    vector_to_parameters(self._sampled_at[proposal], policy.parameters())
+            policy.zero_grad()
+            loss = self._loss(policy, members, baseline) * (len(members) / len(batch))
             loss.backward()  # type: ignore[no-untyped-call]
-            self._adam.step()
-        self.baseline = ema(self.baseline, rewards, self.settings.baseline_decay)
+            found = [_gradient(parameter) for parameter in policy.parameters()]
+            if self._gradients:
+                found = [a + b for a, b in zip(self._gradients, found, strict=True)]
+            self._gradients = found
+        self._summed += 1
+
+    def _loss(self, policy: Policy, members: list[_Told], baseline: float) -> Tensor:
+        encoded = self._encoding.encode(
+            [told.architecture for told in members], [told.given for told in members]
+        )
+        scores = policy.score(encoded)
+        adv_k = torch.tensor([told.reward - baseline for told in members])
+        adv_k = adv_k.to(scores.log_prob.dtype) * self._weights(scores.log_prob.detach(), members)
+        loss = reinforce_loss(scores.log_prob, adv_k)
+        return loss - self.settings.entropy * scores.entropy.mean()
+
+    def _weights(self, now: Tensor, members: list[_Told]) -> Tensor:
+        """Return the truncated ratio of each architecture's probabilities now and when proposed.
+
+        1 for what was proposed since the last step, or by a policy that is not known.
+        """
+        if self.settings.staleness != "importance":
+            return torch.ones_like(now)
+        then = [
+            float(value) if told.log_prob is None or self._is_fresh(told) else told.log_prob
+            for told, value in zip(members, now.tolist(), strict=True)
+        ]
+        return (now - torch.tensor(then, dtype=now.dtype)).exp().clamp(max=self.settings.limit)
+
+    def _is_fresh(self, told: _Told) -> bool:
+        return told.batch in self._flying and told.batch not in self._sampled_at
+
+    def _step(self) -> None:
+        """Step by the mean of the accumulated gradients."""
+        stale = [proposal for proposal in self._flying if proposal not in self._sampled_at]
+        if stale:
+            now = torch.empty(0)
+            if self.settings.staleness == "sampling":
+                now = parameters_to_vector(self.policy.parameters()).detach().clone()
+            self._sampled_at.update(dict.fromkeys(stale, now))
+        for parameter, gradient in zip(self.policy.parameters(), self._gradients, strict=True):
+            parameter.grad = gradient / self._summed
+        self._adam.step()
+        self._gradients, self._summed = [], 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, optimiser, baseline, waiting rewards and the count of proposals."""
+        """Return parameters, optimiser, baseline, and what waits or is in flight."""
         return {
             "policy": self.policy.state_dict(),
             "adam": self._adam.state_dict(),
             "baseline": self.baseline,
             "proposals": self._proposals,
+            "flying": dict(self._flying),
+            "sampled_at": dict(self._sampled_at),
+            "gradients": list(self._gradients),
+            "summed": self._summed,
             "waiting": [
-                {"values": dict(a), "given": list(given), "reward": reward}
-                for a, given, reward in self._waiting
+                {**asdict(told), "architecture": dict(told.architecture), "given": list(told.given)}
+                for told in self._waiting
             ],
         }
 
@@ -150,9 +279,18 @@ class PolicyGradient:
         self._adam.load_state_dict(state["adam"])
         self.baseline = state["baseline"]
         self._proposals = int(state["proposals"])
+        self._flying = dict(state["flying"])
+        self._sampled_at = dict(state["sampled_at"])
+        self._gradients, self._summed = list(state["gradients"]), int(state["summed"])
         self._waiting = [
-            (self.space.architecture(w["values"]), tuple(w["given"]), float(w["reward"]))
-            for w in state["waiting"]
+            _Told(
+                **{
+                    **told,
+                    "architecture": self.space.architecture(told["architecture"]),
+                    "given": tuple(told["given"]),
+                }
+            )
+            for told in state["waiting"]
         ]
 
     def snapshot(
@@ -182,3 +320,7 @@ class PolicyGradient:
         return PolicySnapshot(
             entropy=float(scores.entropy.mean()), options=options, connections=connections
         )
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()

@@ -17,6 +17,7 @@ from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.depth import DepthSchedule
 from netwright.errors import ArchitectureError, ConfigError, out_of_range
+from netwright.loop import Mode
 from netwright.protocols import Controller, Evaluator, Executor
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
@@ -25,6 +26,7 @@ from netwright.tasks.results import Finished, Shown
 from netwright.trial import Evaluation, Metric
 
 CONTROLLERS = ("policy_gradient", "random")
+MODES = ("replicas", "queue")
 ORDER = ("name", "about", "task", "space", "child", "controller", "data", "training", "study")
 
 OnEpoch = Callable[[int, float | None], None]
@@ -40,10 +42,14 @@ def combinations(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 class ControllerSettings(PolicySettings):
     """Which controller, and the policy gradient's settings.
 
-    name: "policy_gradient" (the paper's REINFORCE) or "random".
+    name: "policy_gradient" (the paper's REINFORCE) or "random". staleness: "auto" is "importance"
+    where the study's mode is a queue, "sampling" otherwise.
     """
 
     name: str = "policy_gradient"
+    staleness: str = "auto"
+
+    STALENESS: ClassVar[tuple[str, ...]] = ("auto", *PolicySettings.STALENESS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +65,8 @@ class StudySettings:
     """The search itself.
 
     trials: finished trials to reach, >= 1. seed: >= 0; everything random comes from it.
+    mode: "replicas": each proposal is told whole; "queue": each result is told as it comes, and no
+    worker waits. replicas: proposals in flight at once in that mode, >= 1 (paper: 100 of 8).
     retrain_duplicates: train an architecture again though an equal one has completed.
     failure_reward: what the controller is told for a failed trial.
     depth: a schedule of depths, or none.
@@ -66,6 +74,8 @@ class StudySettings:
 
     trials: int = 100
     seed: int = 0
+    mode: str = "replicas"
+    replicas: int = 1
     retrain_duplicates: bool = False
     failure_reward: float = 0.0
     depth: DepthSchedule | None = None
@@ -73,6 +83,11 @@ class StudySettings:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ConfigError(f"study.trials must be 1 or more; got {self.trials}; use --trials N")
+        if self.mode not in MODES:
+            rule = f"must be one of {', '.join(MODES)}"
+            raise ConfigError(out_of_range("study.mode", rule, self.mode, MODES[0]))
+        if self.replicas < 1:
+            raise ConfigError(out_of_range("study.replicas", "must be 1 or more", self.replicas, 1))
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"study.seed must be in [0, 2**63); got {self.seed}; use 0")
         if not abs(self.failure_reward) < float("inf"):
@@ -229,6 +244,8 @@ class Config(ABC):
             return RandomSearch(space, seed=seed, batch=self.controller.batch)
         fields = {f.name for f in dataclasses.fields(PolicySettings)}
         values = {n: v for n, v in vars(self.controller).items() if n in fields}
+        if values["staleness"] == "auto":
+            values["staleness"] = "importance" if self.study.mode == "queue" else "sampling"
         return PolicyGradient(space, PolicySettings(**values), seed=seed)
 
     def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
@@ -243,6 +260,7 @@ class Config(ABC):
             schedule=self.study.depth,
             retrain_duplicates=self.study.retrain_duplicates,
             failure_reward=self.study.failure_reward,
+            mode=Mode(queue=self.study.mode == "queue", replicas=self.study.replicas),
             config=self.identity(),
             notes=notes,
         )

@@ -15,6 +15,7 @@ from netwright.trial import Evaluation, Trial, TrialState
 from tests.strategies import small_space
 
 Open = Callable[[], SqlStore]
+FORMS = ["0" * 32, "1" * 32, "2" * 32]
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -65,7 +66,7 @@ def test_a_journal_gives_back_what_it_was_given(reopen: Open) -> None:
     assert not store.exists()
     store.create({"seed": 3, "space": space.to_dict()})
     trials = _trials(space)
-    store.add_proposal(trials, {"n": 3, "given": {}})
+    store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     done = replace(
         trials[1], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
     )
@@ -87,7 +88,7 @@ def test_a_finished_trial_never_changes(reopen: Open) -> None:
     space, store = small_space(), reopen()
     store.create({})
     trials = _trials(space)
-    store.add_proposal(trials, {"n": 3, "given": {}})
+    store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     done = replace(
         trials[0], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
     )
@@ -101,9 +102,9 @@ def test_a_proposal_is_journalled_whole_or_not_at_all(reopen: Open) -> None:
     space, store = small_space(), reopen()
     store.create({})
     trials = _trials(space)
-    store.add_proposal(trials[2:], {"n": 1, "given": {}})
+    store.add_proposal(trials[2:], FORMS[:1], {"n": 1, "given": {}})
     with pytest.raises(StudyError, match="another process"):
-        store.add_proposal(trials, {"n": 3, "given": {}})
+        store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     assert [t.number for t in reopen().trials(space)] == [2]
     assert len(reopen().events()) == 1
 
@@ -112,11 +113,11 @@ def test_telling_goes_with_the_result_in_one_step(reopen: Open) -> None:
     space, store = small_space(), reopen()
     store.create({})
     trials = _trials(space)
-    store.add_proposal(trials, {"n": 3, "given": {}})
+    store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     done = replace(
         trials[2], state=TrialState.COMPLETED, evaluation=EVALUATION, reward=0.125, finished=9.0
     )
-    store.finish(done, tell=True)
+    store.finish(done, told=[2])
     assert reopen().events("tell")[0].payload == {"numbers": [2]}
 
 
@@ -138,7 +139,7 @@ def test_a_truncated_journal_is_one_line_and_left_alone(tmp_path: Path, keep: fl
     path = tmp_path / "s.db"
     space, store = small_space(), SqlStore(sqlite_url(path))
     store.create({"padding": ["x" * 1000] * 50})
-    store.add_proposal(_trials(space, n=12), {"n": 12, "given": {}})
+    store.add_proposal(_trials(space, n=12), FORMS * 4, {"n": 12, "given": {}})
     store.close()
     content = path.read_bytes()[: int(path.stat().st_size * keep)]
     path.write_bytes(content)
@@ -165,7 +166,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("update header set value = '99' where key = 'format'")
     connection.close()
-    with pytest.raises(StudyError, match="must be of format 1; got 99"):
+    with pytest.raises(StudyError, match="must be of format 2; got 99"):
         SqlStore(sqlite_url(path))
 
 

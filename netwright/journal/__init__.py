@@ -1,0 +1,1 @@
+"""The journal's tables, the lease on them, and what a study remembers of them."""

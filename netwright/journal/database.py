@@ -1,0 +1,171 @@
+"""A database by URL: SQLite or PostgreSQL, whose troubles are one line, or waited out."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+
+from netwright.errors import StudyError
+
+T = TypeVar("T")
+PASSING = ("full", "locked", "i/o error", "unable to open")  # SQLite's words for what may pass
+LONGEST = 5.0  # seconds between attempts
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def sqlite_url(path: str | Path) -> str:
+    """Return the storage URL of a SQLite file."""
+    if "?" in str(path):
+        raise StudyError(
+            f"a journal's path must have no question mark, which ends the path of a URL; got "
+            f"{str(path)!r}; rename the folder"
+        )
+    return f"sqlite:///{Path(path)}"
+
+
+def close_all() -> None:
+    """Let go of every database file of this process, so that SQLite leaves nothing beside them.
+
+    A database that is used again opens its file again.
+    """
+    for database in list(_databases):
+        database.close()
+
+
+class Database:
+    """Connections to the database at `url`; "sqlite://" is one in memory.
+
+    file: of SQLite, None for others and in memory. place: where it is, for messages.
+
+    Raises `StudyError` for a URL that is none, and where a `must_exist` SQLite file is missing.
+    """
+
+    def __init__(self, url: str, must_exist: bool) -> None:
+        try:
+            parsed = sa.engine.make_url(url)
+        except SQLAlchemyError as error:
+            raise StudyError(
+                f"a storage must be a database URL such as sqlite:///study.db; got {url!r}"
+            ) from error
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
+        self.place = self.file or parsed.render_as_string(hide_password=True)
+        if must_exist and self.file is not None and not Path(self.file).is_file():
+            raise StudyError(
+                f"a study must have a journal; there is none at {self.file}; start one with "
+                f"netwright search, or check the path"
+            )
+        try:
+            self.engine = self._connect(parsed)
+        except (SQLAlchemyError, ImportError) as error:
+            hint = "" if self._sqlite else "; pip install 'netwright[postgresql]' has its driver"
+            raise StudyError(
+                f"the storage {self.place} cannot be opened: {first_line(error)}{hint}"
+            ) from error
+        self._say: Callable[[str], None] | None = None
+        if self.file is not None:
+            _databases.add(self)
+        weakref.finalize(self, self.engine.dispose)
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process can open it."""
+        return not self._sqlite or self.file is not None
+
+    def _connect(self, url: sa.URL) -> sa.Engine:
+        if not self._sqlite:
+            return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        pool = {} if self.file else {"poolclass": sa.pool.StaticPool}
+        engine = sa.create_engine(url, connect_args={"timeout": 60}, **pool)
+
+        @sa.event.listens_for(engine, "connect")
+        def _durable(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA synchronous=FULL")
+
+        return engine
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.engine.dispose()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turn the database's own errors into one line."""
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, ValueError, KeyError, TypeError) as error:
+            raise StudyError(
+                f"a journal must be a sound database; {self.place} cannot be read or written "
+                f"({first_line(error)}); check the file and the disk, or the server, or restore a "
+                f"backup"
+            ) from error
+
+    @contextmanager
+    def patient(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Wait, and `say` so, while the database is away or its disk is full, rather than raise."""
+        self._say = say
+        try:
+            yield
+        finally:
+            self._say = None
+
+    def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """Run `query` on a connection."""
+        return self._attempts(lambda connection, again: query(connection))
+
+    def write(
+        self, change: Callable[[sa.Connection], object], done: Callable[[sa.Connection], bool]
+    ) -> None:
+        """Commit a change once; `done` tells after a broken connection whether it was."""
+
+        def attempt(connection: sa.Connection, again: bool) -> None:
+            if not (again and done(connection)):
+                change(connection)
+
+        self._attempts(attempt)
+
+    def _attempts(self, attempt: Callable[[sa.Connection, bool], T]) -> T:
+        pause, began = 0.1, 0.0
+        while True:
+            try:
+                with self.engine.begin() as connection:
+                    result = attempt(connection, began > 0)
+            except DBAPIError as error:
+                if self._say is None or not self._passes(error):
+                    with self.guard():
+                        raise
+                if not began:
+                    began = time.time()
+                    self._say(
+                        f"the journal at {self.place} cannot be used ({first_line(error)}); the "
+                        f"search waits for it; nothing is lost"
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST)
+                continue
+            if began and self._say is not None:
+                self._say(f"the journal is back after {time.time() - began:.0f} s; going on")
+            return result
+
+    def _passes(self, error: DBAPIError) -> bool:
+        if not self._sqlite:
+            return isinstance(error, OperationalError) or error.connection_invalidated
+        text = str(error.orig).lower()
+        return isinstance(error, OperationalError) and any(word in text for word in PASSING)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what the database's own error says, in one line."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__

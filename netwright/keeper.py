@@ -1,0 +1,243 @@
+"""Keeps a journal and a controller in step: what is proposed, what ended, what was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from netwright.depth import DepthSchedule
+from netwright.errors import UsageError
+from netwright.journal import checkpoints
+from netwright.journal.ledger import Ledger, digest
+from netwright.protocols import Controller, Event, Scoring, Store
+from netwright.scheduling import Clock, Pending
+from netwright.seeding import derive_seed
+from netwright.space import Architecture, Option, SearchSpace
+from netwright.trial import Evaluation, Trial, TrialState
+
+CHECKPOINT = 500  # trials told between two checkpoints
+AT_ONCE = 200  # events whose trials are read together
+
+
+class Keeper:
+    """The one writer of a study's trials.
+
+    A result is durable before the controller is told, and that it is told is written in the same
+    step. A controller that must be brought to where a journal ends is, when first asked for.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        controller: Controller,
+        store: Store,
+        clock: Clock,
+        *,
+        seed: int,
+        schedule: DepthSchedule | None,
+        retrain_duplicates: bool,
+        failure_reward: float,
+        versions: str,
+    ) -> None:
+        self.space = space
+        self.store = store
+        self.clock = clock
+        self.ledger = Ledger(store, space)
+        self._controller = controller
+        self._behind = False
+        self._seed = seed
+        self._schedule = schedule
+        self._retrain = retrain_duplicates
+        self._failure_reward = failure_reward
+        self._versions = versions
+        self._since_checkpoint = 0
+        self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
+        self._left: dict[int, int] = {}  # how many of a batch are unfinished
+        self._untold: dict[int, list[int]] = {}  # the finished ones of such a batch
+        self.pending = Pending(retrain_duplicates)
+
+    # --- beginning --------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take in a journal that is there."""
+        self.ledger.read()
+        self._behind = len(self.ledger) > 0
+        outlines = self.ledger.outlines
+        for number in self.ledger.running():
+            self._open[number] = None
+            batch = outlines[number].batch
+            self._left[batch] = self._left.get(batch, 0) + 1
+        first = min(self._open, default=len(outlines))
+        while first > 0 and outlines[first - 1].batch in self._left:
+            first -= 1
+        for number in range(first, len(outlines)):
+            outline = outlines[number]
+            if outline.batch in self._left and number not in self._open and not outline.told:
+                self._untold.setdefault(outline.batch, []).append(number)
+        self.restart()
+
+    def restart(self) -> None:
+        """Queue every unfinished trial anew: none of them runs."""
+        self.pending = Pending(self._retrain)
+        for number in self._open:
+            self.pending.add(number, self.ledger.outlines[number].canonical)
+
+    @property
+    def controller(self) -> Controller:
+        """The controller, brought to where the journal ends when first asked for."""
+        if self._behind:
+            self._behind = False
+            for _ in replay(self._controller, self.ledger.trials, self._to_replay()):
+                pass
+        return self._controller
+
+    def _to_replay(self) -> list[Event]:
+        found = self.store.checkpoint()
+        if found is not None and found[1] == self._versions:
+            state = checkpoints.load(found[2])
+            if state is not None:
+                self._controller.load_state_dict(state)
+                return self.store.events(after=found[0])
+        return self.store.events()
+
+    # --- proposing --------------------------------------------------------------------------
+
+    @property
+    def batches(self) -> int:
+        """How many proposals have unfinished trials."""
+        return len(self._left)
+
+    def given(self, number: int | None = None) -> dict[str, Option]:
+        """Return the choices fixed for the proposal that begins with this trial."""
+        number = len(self.ledger) if number is None else number
+        return self._schedule.given(number) if self._schedule else {}
+
+    def propose(self) -> None:
+        """Journal a proposal of the controller's batch, and queue its trials."""
+        given, first = self.given(), len(self.ledger)
+        batch = self.ledger.outlines[-1].batch + 1 if first else 0
+        proposed = self._scored(given)
+        now = self.clock.time()
+        trials = [
+            Trial(
+                number=number,
+                batch=batch,
+                architecture=architecture,
+                seed=derive_seed(self._seed, number, "child"),
+                given=given,
+                log_prob=log_prob,
+                started=now,
+            )
+            for number, (architecture, log_prob) in enumerate(proposed, first)
+        ]
+        forms = [digest(self.space, trial.architecture) for trial in trials]
+        self.store.add_proposal(trials, forms, {"n": len(trials), "given": given})
+        self.ledger.add(trials, forms)
+        self._left[batch] = len(trials)
+        for trial, form in zip(trials, forms, strict=True):
+            self._open[trial.number] = None
+            self.pending.add(trial.number, form)
+
+    def _scored(self, given: dict[str, Option]) -> Sequence[tuple[Architecture, float | None]]:
+        controller = self.controller
+        if isinstance(controller, Scoring):
+            return controller.propose_scored(controller.batch, given or None)
+        return [(a, None) for a in controller.propose(controller.batch, given or None)]
+
+    # --- ending -----------------------------------------------------------------------------
+
+    def next(self) -> Trial | None:
+        """Return the next trial to start; it runs from now on."""
+        number = self.pending.take()
+        return None if number is None else self.ledger.trials([number])[0]
+
+    def settle(self, trial: Trial, at_once: bool) -> Trial | None:
+        """Give a trial the result of a canonically equal one, where one has completed."""
+        first = self.ledger.first(self.ledger.outlines[trial.number].canonical)
+        if first is None or self._retrain:
+            return None
+        evaluation = self.ledger.trials([first])[0].evaluation
+        assert evaluation is not None
+        done = replace(self.ended(trial, replace(evaluation, cost=0.0)), duplicate_of=first)
+        return self.record(done, at_once)
+
+    def ended(self, trial: Trial, result: Evaluation | BaseException) -> Trial:
+        """Return the trial with its end; raises what is no failure of the child's own."""
+        if isinstance(result, UsageError) or (
+            isinstance(result, BaseException) and not isinstance(result, Exception)
+        ):
+            raise result
+        now = self.clock.time()
+        if isinstance(result, Evaluation) and result.finite:
+            done = TrialState.COMPLETED
+            return replace(trial, state=done, evaluation=result, reward=result.reward, finished=now)
+        if isinstance(result, Evaluation):
+            reason = f"the score or reward is not finite: {result.score}, {result.reward}"
+        else:
+            text = f"{type(result).__name__}: {result}"
+            reason = next(iter(text.splitlines()), "unknown")[:500]
+        return replace(
+            trial,
+            state=TrialState.FAILED,
+            failure=reason,
+            reward=self._failure_reward,
+            finished=now,
+        )
+
+    def record(self, trial: Trial, at_once: bool) -> Trial:
+        """Make a finished trial durable; then tell the controller of it, or of its whole batch.
+
+        at_once: tell now; otherwise the batch is told whole, in the order of its trials, when its
+        last one ends.
+        """
+        batch = trial.batch
+        left = self._left.get(batch, 0) - (trial.number in self._open)
+        waiting = self._untold.get(batch, [])
+        told = sorted({*waiting, trial.number}) if left == 0 else [trial.number] * at_once
+        self.store.finish(trial, told)
+        self.ledger.finish(trial)
+        del self._open[trial.number]
+        self.pending.end(trial.number)
+        if left == 0:
+            self._left.pop(batch)
+            self._untold.pop(batch, None)
+        else:
+            self._left[batch] = left
+            if not at_once:
+                self._untold.setdefault(batch, []).append(trial.number)
+        if told:
+            self._tell(told)
+        return trial
+
+    def _tell(self, numbers: list[int]) -> None:
+        if self._behind:
+            _ = self.controller  # the journal has this tell already
+        else:
+            self._controller.tell(self.ledger.trials(numbers))
+        self._since_checkpoint += len(numbers)
+        self.ledger.forget(numbers)
+        if self._since_checkpoint >= CHECKPOINT:
+            self._since_checkpoint = 0
+            state = checkpoints.dump(self._controller.state_dict())
+            self.store.add_checkpoint(self._versions, state)
+
+
+def replay(
+    controller: Controller,
+    load: Callable[[Iterable[int]], list[Trial]],
+    events: Iterable[Event],
+) -> Iterator[list[int]]:
+    """Bring a controller on by the events of its journal; yield the numbers of each tell."""
+    rest = iter(events)
+    while part := list(islice(rest, AT_ONCE)):
+        tells = [event.payload["numbers"] for event in part if event.kind == "tell"]
+        wanted = sorted({int(number) for numbers in tells for number in numbers})
+        whole = {trial.number: trial for trial in load(wanted)}
+        for event in part:
+            if event.kind == "propose":
+                controller.replay_propose(event.payload["n"], event.payload["given"])
+            elif event.kind == "tell":
+                numbers = [int(number) for number in event.payload["numbers"]]
+                controller.tell([whole[number] for number in numbers])
+                yield numbers

@@ -1,0 +1,145 @@
+"""Which trial to start next, and how busy the workers are; each step takes constant time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from netwright.trial import Evaluation
+
+Ended = Future[Evaluation]
+
+
+class Clock(Protocol):
+    """Time, and waiting for it; a simulated one makes a day of children pass at once."""
+
+    def time(self) -> float:
+        """Return seconds since some epoch."""
+
+    def wait(self, ended: SimpleQueue[Ended], timeout: float) -> Ended | None:
+        """Return the next evaluation that ended, None when none does in `timeout` seconds."""
+
+
+class WallClock:
+    """The machine's own."""
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def wait(self, ended: SimpleQueue[Ended], timeout: float) -> Ended | None:
+        """Return the next evaluation that ended, None when none does in `timeout` seconds."""
+        try:
+            return ended.get(timeout=timeout)
+        except Empty:
+            return None
+
+
+class Pending:
+    """Unfinished trials: ready to start, running, or held while an equal one is trained.
+
+    together: start equal ones at once (a study that trains duplicates again).
+    """
+
+    def __init__(self, together: bool) -> None:
+        self._together = together
+        self._ready: deque[tuple[int, str]] = deque()
+        self._held: dict[str, list[int]] = {}
+        self._forms: set[str] = set()
+        self.running: dict[int, str] = {}
+        self.held = 0
+
+    def __len__(self) -> int:
+        return len(self._ready) + self.held + len(self.running)
+
+    def add(self, number: int, canonical: str) -> None:
+        """Queue a trial."""
+        self._ready.append((number, canonical))
+
+    def take(self) -> int | None:
+        """Return the next trial that may start, as one that runs; None where none may."""
+        while self._ready:
+            number, canonical = self._ready.popleft()
+            if canonical not in self._forms or self._together:
+                self._forms.add(canonical)
+                self.running[number] = canonical
+                return number
+            self._held.setdefault(canonical, []).append(number)
+            self.held += 1
+        return None
+
+    def end(self, number: int) -> None:
+        """Forget a trial that ended; those held behind it come next."""
+        canonical = self.running.pop(number)
+        if self._together:
+            return
+        self._forms.discard(canonical)
+        freed = self._held.pop(canonical, [])
+        self.held -= len(freed)
+        self._ready.extendleft((other, canonical) for other in reversed(freed))
+
+
+@dataclass
+class Watch:
+    """How a run goes: what progress bars and `netwright status` show.
+
+    target: finished trials to reach. done, failed: finished trials of the study. trained: children
+    trained in this run. busy, offered: worker-seconds used and there.
+    """
+
+    target: int
+    workers: int
+    started: float
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    finished: int = 0
+    trained: int = 0
+    busy: float = 0.0
+    offered: float = 0.0
+    best: float | None = None
+    best_reward: float | None = None
+    note: str = ""
+    _at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = self.started
+
+    def change(self, now: float, running: int, workers: int) -> None:
+        """Take in how many run from now on; what ran until now is counted."""
+        passed = max(0.0, now - self._at)
+        self.busy += passed * self.running
+        self.offered += passed * max(self.workers, self.running)
+        self._at, self.running, self.workers = now, running, workers
+
+    def end(self, failed: bool, trained: bool) -> None:
+        """Count a finished trial."""
+        self.done += 1
+        self.finished += 1
+        self.failed += failed
+        self.trained += trained
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        """Return what to show: rates in children an hour, times in seconds."""
+        passed = max(0.0, now - self.started)
+        also = max(0.0, now - self._at)
+        offered = self.offered + also * max(self.workers, self.running)
+        busy = self.busy + also * self.running
+        left = self.target - self.done
+        return {
+            "target": self.target,
+            "done": self.done,
+            "failed": self.failed,
+            "running": self.running,
+            "workers": self.workers,
+            "best": self.best,
+            "passed": passed,
+            "an_hour": 3600 * self.trained / passed if passed and self.trained else None,
+            "left": passed * left / self.finished if self.finished else None,
+            "utilisation": busy / offered if offered else None,
+            "note": self.note,
+        }
