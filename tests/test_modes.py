@@ -14,7 +14,7 @@ from netwright import keeper
 from netwright.controllers.losses import reinforce_loss
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
-from netwright.errors import ChildError, ConfigError
+from netwright.errors import ChildError, ConfigError, StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
 from netwright.loop import Mode
@@ -226,8 +226,8 @@ def test_a_study_goes_on_only_in_its_own_mode(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "s.db")
     executor = Simulated(2, _durations)
     _study(url, QUEUE, executor).run(4, executor)
-    with pytest.raises(Exception, match="mode queue was 'True' and is 'False'"):
-        controller = PolicyGradient(SPACE, _settings(staleness="importance"), seed=1)
+    controller = PolicyGradient(SPACE, _settings(staleness="importance"), seed=1)
+    with pytest.raises(StudyError, match="mode queue was 'True' and is 'False'"):
         Study(SPACE, controller, storage=url, seed=1)
 
 

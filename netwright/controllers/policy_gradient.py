@@ -115,7 +115,9 @@ class PolicyGradient:
         self._encoding = Encoding(space)
         self.policy = self._new_policy()
         self._scratch = self._new_policy()  # takes the parameters of an earlier proposal
-        self._adam = torch.optim.Adam(self.policy.parameters(), lr=self.settings.learning_rate)
+        self._adam = torch.optim.Adam(
+            self.policy.parameters(), lr=self.settings.learning_rate, fused=True
+        )
         self._proposals = 0
         self._waiting: list[_Told] = []
         self._flying: dict[

@@ -216,7 +216,7 @@ def canonical(space: SearchSpace, values: Assignment) -> Mapping[str, Value]:
         return values
     depth = depth_of(space, values)
     inputs = {i: inputs_of(space, values, i) for i in range(1, depth + 1)}
-    own = {i: _own(values, i) for i in inputs}
+    own = _own(values, depth)
     colour = _colours(space, inputs, own)
     profile = {i: levels(space, i) for i in inputs}
     number: dict[int, int] = {}
@@ -235,14 +235,14 @@ def canonical(space: SearchSpace, values: Assignment) -> Mapping[str, Value]:
     return result
 
 
-def _own(values: Mapping[str, Value], i: int) -> tuple[tuple[str, Value], ...]:
-    """Return the decisions of layer i other than its inputs, as (what, value)."""
-    head = f"layer{i}."
-    return tuple(
-        (name.removeprefix(head), value)
-        for name, value in values.items()
-        if name.startswith(head) and name != f"{head}inputs"
-    )
+def _own(values: Mapping[str, Value], depth: int) -> dict[int, tuple[tuple[str, Value], ...]]:
+    """Return the decisions of each layer other than its inputs, as (what, value)."""
+    own: dict[int, list[tuple[str, Value]]] = {i: [] for i in range(1, depth + 1)}
+    for name, value in values.items():
+        head, _, what = name.partition(".")
+        if head.startswith("layer") and what and what != "inputs":
+            own[int(head.removeprefix("layer"))].append((what, value))
+    return {i: tuple(pairs) for i, pairs in own.items()}
 
 
 def _colours(
@@ -258,12 +258,10 @@ def _colours(
     for _ in inputs:
         finer = _ranks(
             {
-                i: repr(
-                    (
-                        f"{colour[i]:04d}",
-                        sorted(colour[j] for j in inputs[i]),
-                        sorted(colour[j] for j in fed[i]),
-                    )
+                i: (
+                    colour[i],
+                    tuple(sorted([colour[j] for j in inputs[i]])),
+                    tuple(sorted([colour[j] for j in fed[i]])),
                 )
                 for i in inputs
             }
@@ -274,6 +272,6 @@ def _colours(
     return colour
 
 
-def _ranks(texts: Mapping[int, str]) -> dict[int, int]:
-    order = {text: rank for rank, text in enumerate(sorted(set(texts.values())))}
-    return {i: order[text] for i, text in texts.items()}
+def _ranks(keys: Mapping[int, Any]) -> dict[int, int]:
+    order = {key: rank for rank, key in enumerate(sorted(set(keys.values())))}
+    return {i: order[key] for i, key in keys.items()}
