@@ -142,7 +142,8 @@ def opening(trials: int) -> None:
             again.run(len(again) + 8, executor)
             ran = time.perf_counter() - looked
             print(
-                f"open {opened - began:.2f} s, top {looked - opened:.3f} s, 8 more trials {ran:.2f} s"
+                f"open {opened - began:.2f} s, top {looked - opened:.3f} s, 8 more trials "
+                f"{ran:.2f} s"
             )
             again.store.close()
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -194,54 +195,46 @@ class _Starts:
 # --- quality --------------------------------------------------------------------------------------
 
 
-def quality(seeds: int, trials: int, level: float) -> None:
+STALENESS = {"queue": "importance", "ignored": "none"}  # of a queue; replicas take "sampling"
+
+
+def quality(given: argparse.Namespace) -> None:
     """Print evaluations until the last 64 architectures have `level` on average, without noise."""
-    space = choices_space(40, 4)
-    print(
-        f"mode      workers  evaluations to {level} (mean of {seeds} seeds, sem)  against 1 worker"
-    )
+    print(f"learning rate {given.rate}, batch 8, limit {given.limit}, {given.seeds} seeds")
+    print(f"mode      workers  evaluations to {given.level} (sem)  against 1 worker")
     base = 0.0
-    for name, workers in (
-        ("one", 1),
-        *((mode, n) for mode in ("replicas", "queue", "ignored") for n in (10, 32, 100, 320, 800)),
-    ):
-        mode = Mode(queue=name != "replicas", replicas=max(1, workers // 8))
-        mode = Mode() if name == "one" else mode
-        needed = []
-        for seed in range(seeds):
-            settings = PolicySettings(
-                learning_rate=0.01,
-                staleness={"queue": "importance", "ignored": "none"}.get(name, "sampling"),
-            )
-            task = Additive(space, seed=seed, noise=0.02)
-            controller = PolicyGradient(space, settings, seed=seed)
-            executor = Simulated(workers, duration, lost)
-            study = Study(space, controller, task, seed=seed, mode=mode, clock=executor)
-            needed.append(_evaluations(study, task, executor, trials, level))
+    runs = [("one", 1), *((mode, n) for mode in given.modes for n in given.workers)]
+    for name, workers in runs:
+        mode = Mode(queue=name in STALENESS, replicas=max(1, workers // 8))
+        needed = [_evaluations(name, workers, mode, seed, given) for seed in range(given.seeds)]
         mean = statistics.mean(needed)
-        sem = statistics.stdev(needed) / math.sqrt(seeds) if seeds > 1 else math.nan
+        sem = statistics.stdev(needed) / math.sqrt(given.seeds) if given.seeds > 1 else math.nan
         base = base or mean
-        print(
-            f"{name:<9} {workers:>7} {mean:>10.0f} ± {sem:<6.0f} {mean / base - 1:>+28.1%}",
-            flush=True,
-        )
+        more = mean / base - 1
+        print(f"{name:<9} {workers:>7} {mean:>10.0f} ± {sem:<6.0f} {more:>+20.1%}", flush=True)
 
 
-def _evaluations(
-    study: Study, task: Additive, executor: Simulated, trials: int, level: float
-) -> int:
+def _evaluations(name: str, workers: int, mode: Mode, seed: int, given: argparse.Namespace) -> int:
+    space = choices_space(40, 4)
+    settings = PolicySettings(
+        learning_rate=given.rate, limit=given.limit, staleness=STALENESS.get(name, "sampling")
+    )
+    task = Additive(space, seed=seed, noise=0.02)
+    controller = PolicyGradient(space, settings, seed=seed)
+    executor = Simulated(workers, duration, lost)
+    study = Study(space, controller, task, seed=seed, mode=mode, clock=executor)
     last: deque[float] = deque(maxlen=64)
     seen = 0
 
     def see(trial: Trial) -> None:
         nonlocal seen
-        if statistics.fmean(last or [0.0]) < level:
+        if statistics.fmean(last or [0.0]) < given.level:
             last.append(task.expected(trial.architecture))
             seen += 1
         else:
             study.stop()
 
-    study.run(trials, executor, see)
+    study.run(given.trials or 8000, executor, see)
     return seen
 
 
@@ -251,6 +244,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--level", type=float, default=0.9)
+    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--limit", type=float, default=2.0)
+    parser.add_argument("--workers", type=int, nargs="+", default=[10, 32, 100, 320, 800])
+    parser.add_argument("--modes", nargs="+", default=["replicas", *STALENESS])
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "cost":
@@ -260,7 +257,7 @@ def main() -> None:
     elif given.what == "load":
         load(given.trials or 10)
     else:
-        quality(given.seeds, given.trials or 8000, given.level)
+        quality(given)
 
 
 if __name__ == "__main__":

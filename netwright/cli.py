@@ -25,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-StudyArg = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
+StudyArg = Annotated[
+    str, typer.Argument(help="The study's folder, or its database's URL.", show_default=False)
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 SetOpt = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=5; repeat.")
@@ -33,7 +35,8 @@ SetOpt = Annotated[
 TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials to reach.")]
 WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Children at once.")]
 StudyOpt = Annotated[
-    Path | None, typer.Option("--study", help="The study's folder; runs/NAME by default.")
+    str | None,
+    typer.Option("--study", help="The study's folder, runs/NAME by default, or a database's URL."),
 ]
 
 
@@ -126,33 +129,45 @@ def resume(
 
 
 def _search(place: Workspace, config: Config, study: Study, trials: int, as_json: bool) -> None:
-    from netwright.progress import search_progress
+    from netwright.searching import run_search
 
-    resume_from(place.folder)
-    with (
-        config.execution.executor() as executor,
-        search_progress(err, study, trials) as on_trial,
-    ):
-        study.run(trials, executor, on_trial)
+    resume_from(place.name)
+    if not run_search(config, study, trials, err):
+        raise KeyboardInterrupt
     done = study.trials
     failed = [trial for trial in done if not trial.completed]
     if len(failed) == len(done):
         raise NetwrightError(
             f"all {len(done)} trials failed; the last one: {failed[-1].failure}; see "
-            f"netwright top {place.folder} --json"
+            f"netwright top {place.name} --json"
         )
     best = study.best
     if as_json:
         from netwright.showing import row_of
 
-        print_json({"study": str(place.folder), "trials": len(done), "best": row_of(best)})
+        print_json({"study": place.name, "trials": len(done), "best": row_of(best)})
         return
     say(
         f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
         f"validation {config.metric.name} {best.score:.4f}"
     )
-    where = place.folder
+    where = place.name
     say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
+
+
+@app.command()
+def status(study: StudyArg, as_json: JsonOpt = False) -> None:
+    """Say how a search stands, from another terminal too; it is not disturbed."""
+    from netwright.searching import say_status
+    from netwright.searching import status as found
+    from netwright.workspace import Workspace
+
+    place = Workspace(study)
+    if as_json:
+        print_json(found(place))
+        return
+    for line in say_status(place, found(place)):
+        say(line)
 
 
 @app.command()
@@ -239,7 +254,7 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     )
 
 
-def _open(study: Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
+def _open(study: str | Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
     """Open a study; `settings` may change what comes after the search, not the search."""
     from netwright.config import config_from_dict, with_settings
     from netwright.workspace import Workspace
@@ -289,7 +304,7 @@ def train(
         finished, target = _train_file(architecture, loaded, target, tune)
         times = 1
     elif what is not None and architecture is None and config is None and not tune:
-        place, loaded, opened = _open(Path(what), settings)
+        place, loaded, opened = _open(what, settings)
         target = target or place.network
         check_folder(target)
         loaded.check_final(opened.space, opened.best.architecture)

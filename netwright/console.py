@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,7 +14,7 @@ from netwright.errors import NetwrightError, UsageError
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-_searching: list[Path] = []
+_searching: list[str] = []
 
 
 def say(text: str) -> None:
@@ -28,9 +27,9 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
-def resume_from(folder: Path) -> None:
+def resume_from(study: str) -> None:
     """Name the study that an interrupt should tell how to go on with."""
-    _searching.append(folder)
+    _searching.append(study)
 
 
 def run(app: typer.Typer) -> None:

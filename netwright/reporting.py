@@ -10,9 +10,10 @@ from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 
-def write_study_report(folder: Path, control: Path | None, target: Path) -> None:
+def write_study_report(folder: str | Path, control: Path | None, target: Path) -> None:
     """Write the report of the study in `folder`, beside `control` where one is given."""
-    config, study = Workspace(folder).open()
+    place = Workspace(folder)
+    config, study = place.open()
     against: list[Trial] = []
     name = "random search"
     if control is not None:
@@ -33,7 +34,7 @@ def write_study_report(folder: Path, control: Path | None, target: Path) -> None
             name=config.name,
             space=study.space,
             trials=study.trials,
-            header={**header, "config": config.to_dict(), "folder": str(folder)},
+            header={**header, "config": config.to_dict(), "folder": place.name},
             events=study.events(),
             snapshots=study.history(config.make_controller(study.space)),
             plans={

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from netwright.config import Config, config_from_dict
 from netwright.errors import StudyError, UsageError
+from netwright.journal.database import Database
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 
@@ -26,12 +27,21 @@ def check_folder(folder: Path) -> None:
 class Workspace:
     """A folder DIR: DIR/study.db, and report.html, network/ and exports once they are made.
 
+    where: the folder, or a database's URL, whose folder is runs/ and the name of the database.
     Making one writes nothing.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.storage = sqlite_url(self.folder / JOURNAL)
+    def __init__(self, where: str | Path) -> None:
+        self.name = str(where)
+        if "://" in self.name:
+            database = Database(self.name, must_exist=False)
+            database.close()
+            self.name = database.place
+            self.storage = str(where)
+            self.folder = Path("runs") / database.name
+        else:
+            self.folder = Path(where)
+            self.storage = sqlite_url(self.folder / JOURNAL)
 
     @property
     def report(self) -> Path:
@@ -45,7 +55,24 @@ class Workspace:
 
     def exists(self) -> bool:
         """Say whether there is a journal."""
-        return (self.folder / JOURNAL).exists()
+        if self.storage == sqlite_url(self.folder / JOURNAL):
+            return (self.folder / JOURNAL).exists()
+        store = SqlStore(self.storage)
+        try:
+            return store.exists()
+        finally:
+            store.close()
+
+    def store(self) -> SqlStore:
+        """Return the journal; raises `StudyError` where there is none."""
+        store = SqlStore(self.storage, must_exist=True)
+        if not store.exists():
+            store.close()
+            raise StudyError(
+                f"a journal must hold a study; {store.place} holds none; start one with netwright "
+                f"search"
+            )
+        return store
 
     def begin(self, config: Config) -> Study:
         """Start a study; raises `StudyError` where one is.
@@ -55,8 +82,8 @@ class Workspace:
         check_folder(self.folder)
         if self.exists():
             raise StudyError(
-                f"a new study needs a folder of its own; {self.folder} holds one; use netwright "
-                f"resume {self.folder}, or --study with another folder"
+                f"a new study needs a folder of its own; {self.name} holds one; use netwright "
+                f"resume {self.name}, or --study with another folder"
             )
         space = config.make_space()
         evaluator = config.make_evaluator(space)
@@ -72,19 +99,14 @@ class Workspace:
 
     def config(self) -> Config:
         """Return the configuration that the journal holds."""
-        store = SqlStore(self.storage, must_exist=True)
+        store = self.store()
         try:
-            if not store.exists():
-                raise StudyError(
-                    f"a journal must hold a study; {self.folder / JOURNAL} holds none; start one "
-                    f"with netwright search"
-                )
             notes = store.header().get("notes")
         finally:
             store.close()
         if not isinstance(notes, dict) or "config" not in notes:
             raise StudyError(
-                f"this command needs a study begun with netwright search; {self.folder} was begun "
+                f"this command needs a study begun with netwright search; {self.name} was begun "
                 f"in Python; open it with Study(...)"
             )
-        return config_from_dict(notes["config"], str(self.folder))
+        return config_from_dict(notes["config"], self.name)

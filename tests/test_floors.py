@@ -36,6 +36,8 @@ FLOORS = {
     "config": 8,
     "workspace": 9,
     "progress": 9,
+    "interrupts": 9,
+    "searching": 9,
     "console": 9,
     "finishing": 9,
     "network": 9,

@@ -44,6 +44,7 @@ class Database:
     """Connections to the database at `url`; "sqlite://" is one in memory.
 
     file: of SQLite, None for others and in memory. place: where it is, for messages.
+    name: of the database, or the file without its ending.
 
     Raises `StudyError` for a URL that is none, and where a `must_exist` SQLite file is missing.
     """
@@ -63,6 +64,7 @@ class Database:
                 f"a study must have a journal; there is none at {self.file}; start one with "
                 f"netwright search, or check the path"
             )
+        self.name = Path(parsed.database or "study").stem
         try:
             self.engine = self._connect(parsed)
         except (SQLAlchemyError, ImportError) as error:

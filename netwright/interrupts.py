@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM: the first lets running children end, a second one ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+LIMIT = 8.0  # seconds for running children; what follows takes no two
+
+
+@dataclass
+class Stopping:
+    """Whether an end was asked for."""
+
+    asked: bool = False
+
+
+@contextmanager
+def graceful(
+    stop: Callable[[], None], say: Callable[[str], None], limit: float = LIMIT
+) -> Iterator[Stopping]:
+    """Call `stop` at the first SIGINT or SIGTERM; raise `KeyboardInterrupt` `limit` s later.
+
+    A second signal raises it at once. `say` gets what to tell the person. Only the main thread can
+    take signals; in another one nothing changes.
+    """
+    state = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield state
+        return
+
+    def asked(number: int, _: FrameType | None) -> None:
+        if state.asked:
+            raise KeyboardInterrupt
+        state.asked = True
+        stop()
+        say(
+            f"{signal.Signals(number).name}: no more children are started; those that run have "
+            f"{limit:g} s to end; once more ends at once"
+        )
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, limit)
+
+    def over(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, asked) for number in numbers}
+    if hasattr(signal, "setitimer"):
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, over)
+    try:
+        yield state
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,189 @@
+"""Searches that are watched, interrupted and refused to a second process, as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from netwright.errors import StudyError
+from netwright.journal.lease import Lease
+from netwright.store import SqlStore, sqlite_url
+from netwright.study import Study
+from tests import killed
+
+
+@contextmanager
+def _start(folder: Path, *args: str, seconds: float = 0.0) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.slow_search", str(folder), str(seconds), *args],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _wait_for_trials(folder: Path, n: int) -> SqlStore:
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        if (folder / "study.db").exists():
+            try:
+                store = SqlStore(sqlite_url(folder / "study.db"))
+                if store.exists() and sum(o.reward is not None for o in store.outlines()) >= n:
+                    return store
+                store.close()
+            except StudyError:  # being written
+                pass
+        time.sleep(0.02)
+    raise AssertionError("the search did not begin")
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_the_first_signal_lets_running_children_end(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, str(workers), seconds=0.2) as process:
+        store = _wait_for_trials(folder, 2)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        assert f"{number.name}: no more children are started" in err
+        assert (
+            err.splitlines()[-1] == f"netwright: interrupted; go on with: netwright resume {folder}"
+        )
+        assert store.holder() is None
+        assert store.events("interrupted") == []
+        finished = sum(o.reward is not None for o in store.outlines())
+        store.close()
+    with _start(folder, str(workers), str(finished + 3)) as process:
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_children_that_do_not_end_are_recorded_as_interrupted(tmp_path: Path, twice: bool) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, "2", seconds=0.0 if twice else 1000.0) as process:
+        if twice:
+            store = _wait_for_trials(folder, 2)
+        else:
+            store = _wait_for_trials(folder, 0)
+            while not store.outlines():
+                time.sleep(0.05)
+        time.sleep(0.3)
+        began = time.time()
+        process.send_signal(signal.SIGINT)
+        if twice:
+            time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert time.time() - began < (5 if twice else 15)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        if not twice:
+            assert len(store.events("interrupted")[0].payload["numbers"]) == 2
+        assert store.holder() is None
+        store.close()
+
+
+def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, "1", seconds=0.1) as process:
+        store = _wait_for_trials(folder, 1)
+        second = killed.study(sqlite_url(folder / "study.db"))
+        with pytest.raises(StudyError, match=f"process {process.pid} on ") as caught:
+            second.run(10_000)
+        assert "since" in str(caught.value)
+        holder = store.holder()
+        assert holder is not None
+        assert (holder.pid, holder.alive, holder.holds) == (process.pid, True, True)
+        process.kill()
+        process.wait()
+        holder = store.holder()
+        assert holder is not None
+        assert not holder.holds
+        second.run(len(second) + 1)  # the lease that died is taken over
+        store.close()
+
+
+def test_a_search_whose_lease_was_taken_over_stops(tmp_path: Path) -> None:
+    study = killed.study(sqlite_url(tmp_path / "s.db"))
+    lease = study.store.lease(dict)
+    assert isinstance(lease, Lease)
+    lease.take()
+    with SqlStore(sqlite_url(tmp_path / "s.db"))._database.engine.begin() as connection:
+        connection.exec_driver_sql("update lease set token = 'another'")
+    assert lease._renewed() is False
+    lease._lost = True
+    with pytest.raises(StudyError, match="was taken over by another"):
+        lease.check()
+    lease.release()
+
+
+def test_a_lease_of_another_machine_holds_for_a_minute(tmp_path: Path) -> None:
+    study = killed.study(sqlite_url(tmp_path / "s.db"))
+    store = study.store
+    assert isinstance(store, SqlStore)
+    lease = store.lease(dict)
+    assert lease is not None
+    lease.take()
+    for age, holds in ((30, True), (61, False)):
+        with store._database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"update lease set host = 'far away', heartbeat = {time.time() - age}"
+            )
+        holder = store.holder()
+        assert holder is not None
+        assert (holder.host, holder.alive, holder.holds) == ("far", None, holds)
+    Study(killed.SPACE, study.controller, storage="sqlite://")
+    study.run(1)  # taken over
+    lease.release()
+
+
+def _status(folder: Path, *args: str) -> str:
+    said = subprocess.run(
+        [sys.executable, "-m", "netwright.cli", "status", str(folder), *args],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout
+
+
+def test_status_shows_a_search_from_another_process(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, "2", seconds=0.1) as process:
+        store = _wait_for_trials(folder, 3)
+        deadline = time.time() + 20
+        while time.time() < deadline:
+            holder = store.holder()
+            if holder is not None and holder.progress.get("done"):
+                break
+            time.sleep(0.1)
+        found = json.loads(_status(folder, "--json"))
+        by = found["searched_by"]
+        assert found["trials"] >= 3
+        assert (by["pid"], by["alive"]) == (process.pid, True)
+        assert by["progress"]["workers"] == 2
+        assert 0 < by["progress"]["utilisation"] <= 1
+        lines = _status(folder).splitlines()
+        assert f"searched by process {process.pid} on " in lines[1]
+        assert "children/h" in lines[2]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert "died; go on with: netwright resume" in _status(folder)
+        store.close()

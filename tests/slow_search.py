@@ -1,0 +1,55 @@
+"""A search with a terminal: `python -m tests.slow_search FOLDER SECONDS WORKERS [TRIALS]`.
+
+Its children take SECONDS each; it is run as `netwright search` runs its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from netwright.config import load_config
+from netwright.console import err, resume_from, run
+from netwright.evaluators.synthetic import Additive
+from netwright.searching import run_search
+from netwright.space import Architecture
+from netwright.store import sqlite_url
+from netwright.study import Study
+from netwright.trial import Evaluation
+from tests import killed
+
+app = typer.Typer()
+
+
+class Sleeping(Additive):
+    """Takes its time, in short naps, as training takes short steps."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(killed.SPACE, noise=0.05)
+        self.seconds = seconds
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        end = time.time() + self.seconds
+        while time.time() < end:
+            time.sleep(0.01)
+        return super().evaluate(architecture, seed, device)
+
+
+@app.command()
+def search(folder: Path, seconds: float, workers: int, trials: int = 100_000) -> None:
+    config = load_config("digits", [f"execution.workers={workers}"])
+    controller = killed.study("sqlite://").controller
+    study = Study(
+        killed.SPACE, controller, Sleeping(seconds), sqlite_url(folder / "study.db"), seed=7
+    )
+    resume_from(str(folder))
+    if not run_search(config, study, trials, err):
+        raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.argv[4:5] = [f"--trials={argument}" for argument in sys.argv[4:5]]
+    run(app)
