@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 from hypothesis import settings
+
+from tests.postgres import Server, running
 
 torch.set_num_threads(1)
 
 # No test measures time; CI draws the same examples each run, a developer's machine new ones.
 settings.register_profile("netwright", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("netwright")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, started when first asked for."""
+    with running() as server:
+        yield server
