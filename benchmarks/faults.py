@@ -1,0 +1,279 @@
+"""What a search survives, counted: `python -m benchmarks.faults [--kills 200] [--each 100]`.
+
+Real processes and real signals. Last result: docs/results/faults.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.random import RandomSearch
+from netwright.evaluators.synthetic import Additive, choices_space
+from netwright.executors.processes import Processes
+from netwright.loop import Mode
+from netwright.space import Architecture, Choice, Option, SearchSpace
+from netwright.store import SqlStore, sqlite_url
+from netwright.study import Study
+from netwright.training.limits import memory_limit
+from netwright.trial import Evaluation, Trial, TrialState
+
+SPACE = choices_space(12, 3)
+KINDS = ("worker killed", "worker hung", "out of memory", "NaN", "exception", "unpicklable result")
+
+
+# --- the coordinator is killed ------------------------------------------------------------------
+
+
+class Slow(Additive):
+    """Takes 2 ms, so that kills land in the midst of evaluations as well as of writes."""
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        time.sleep(0.002)
+        return super().evaluate(architecture, seed, device)
+
+
+def _study(path: Path | None) -> Study:
+    controller = PolicyGradient(SPACE, PolicySettings(batch=4, learning_rate=0.01), seed=7)
+    url = sqlite_url(path) if path else "sqlite://"
+    return Study(SPACE, controller, Slow(SPACE, noise=0.05), url, seed=7)
+
+
+def _bits(study: Study) -> list[bytes]:
+    controller = study.controller
+    assert isinstance(controller, PolicyGradient)
+    return [p.detach().numpy().tobytes() for p in controller.policy.parameters()]
+
+
+def _outcomes(trials: list[Trial]) -> list[Trial]:
+    plain = []
+    for trial in trials:
+        evaluation = trial.evaluation and replace(trial.evaluation, cost=0.0)
+        plain.append(replace(trial, started=0.0, finished=None, evaluation=evaluation))
+    return plain
+
+
+def _finished(path: Path) -> list[Trial]:
+    if not path.exists():
+        return []
+    store = SqlStore(sqlite_url(path))
+    try:
+        found = store.trials(SPACE) if store.exists() else []
+    finally:
+        store.close()
+    return [trial for trial in found if trial.state is not TrialState.RUNNING]
+
+
+def kills(wanted: int) -> None:
+    """Kill a search at random moments until `wanted` kills; compare with one left alone."""
+    random_moment = random.Random(0)
+    done = lost = unsound = searches = 0
+    with tempfile.TemporaryDirectory() as folder:
+        trials = 240
+        whole = _study(None)
+        whole.run(trials)
+        expected, bits = _outcomes(whole.trials), _bits(whole)
+        same = Counter[str]()
+        while done < wanted:
+            path = Path(folder) / f"{searches}.db"
+            searches += 1
+            before: list[Trial] = []
+            while len(before) < trials:
+                killed = _killed_search(path, trials, random_moment.uniform(0.05, 0.6))
+                done += killed
+                unsound += not _sound(path)
+                now = _finished(path)
+                kept = {trial.number: trial for trial in now}
+                lost += sum(kept.get(trial.number) != trial for trial in before)
+                part = len(now)
+                same["trials"] += _outcomes(now) == expected[:part]
+                same["of"] += 1
+                before = now
+            end = _study(path)
+            same["controllers"] += _bits(end) == bits
+            end.store.close()
+    print(
+        f"coordinator killed {done} times in {searches} searches of {trials} trials: finished "
+        f"trials lost or changed {lost}; journal as the uninterrupted one's {same['trials']} of "
+        f"{same['of']} times; controller bit-identical at the end {same['controllers']} of "
+        f"{searches}; unsound databases {unsound}"
+    )
+
+
+def _killed_search(path: Path, trials: int, after: float) -> bool:
+    """Run the search in a process forked from this one and kill it; say whether it lived so long.
+
+    A fork needs no second in which nothing can be killed; this process has no threads.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _study(path).run(trials)
+            code = 0
+        finally:
+            os._exit(code)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def _sound(path: Path) -> bool:
+    if not path.exists():
+        return True
+    connection = sqlite3.connect(path)
+    try:
+        return bool(connection.execute("pragma integrity_check").fetchone() == ("ok",))
+    finally:
+        connection.close()
+
+
+# --- children go wrong ----------------------------------------------------------------------------
+
+
+class Alternating(RandomSearch):
+    """Proposes the faulty option every second time."""
+
+    def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
+        self.replay_propose(n, given)
+        return [self.space.architecture({"fault": i % 2}) for i in range(n)]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn nothing."""
+
+
+class Faulty:
+    """Does what its kind says for the option 1."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        good = Evaluation(reward=0.5, score=0.5)
+        if architecture["fault"] == 0:
+            return good
+        if self.kind == "worker killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "worker hung":
+            time.sleep(1000)
+        elif self.kind == "out of memory":
+            with memory_limit(0.05):
+                np.ones(2**30)
+        elif self.kind == "NaN":
+            return Evaluation(reward=float("nan"), score=float("nan"))
+        elif self.kind == "exception":
+            raise ZeroDivisionError("division by zero")
+        else:
+            return replace(good, details={"a": _unpicklable()})
+        return good
+
+
+def _unpicklable() -> Any:
+    return (i for i in itertools.count())
+
+
+def faults(kind: str, each: int) -> None:
+    """Search with `each` faulty and as many sound children; count how they end."""
+    space = SearchSpace("faults", [Choice("fault", (0, 1))])
+    limit = 1.0 if kind == "worker hung" else 0.0
+    executor = Processes(2, threads=0, retries=0, time_limit=limit)
+    mode = Mode(queue=True)
+    study = Study(
+        space,
+        Alternating(space, batch=2),
+        Faulty(kind),
+        retrain_duplicates=True,
+        mode=mode,
+    )
+    began = time.time()
+    try:
+        study.run(2 * each, executor)
+    finally:
+        executor.shutdown()
+    failed = Counter(str(t.failure)[:70] for t in study.trials if t.failure is not None)
+    sound = sum(t.completed for t in study.trials if t.architecture["fault"] == 0)
+    causes = "; ".join(f"{count} x {cause!r}" for cause, count in failed.items())
+    print(
+        f"{kind}: {2 * each} trials in {time.time() - began:.0f} s; sound children that "
+        f"completed {sound} of {each}; failures {causes}",
+        flush=True,
+    )
+
+
+# --- orphans --------------------------------------------------------------------------------------
+
+
+def orphans(wanted: int) -> None:
+    """Kill coordinators that have two workers each; count workers alive ten seconds later."""
+    left = 0
+    for _ in range(wanted):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _search_with_workers(writing)
+        os.close(writing)
+        workers = [int(line) for line in os.fdopen(reading).readline().split()]
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        deadline = time.time() + 10
+        while time.time() < deadline and any(map(_alive, workers)):
+            time.sleep(0.1)
+        left += sum(map(_alive, workers))
+    print(f"coordinator killed {wanted} times beside two busy workers: workers left behind {left}")
+
+
+def _search_with_workers(writing: int) -> None:
+    executor = Processes(2, threads=0)
+    architecture = SPACE.sample(random.Random(0))
+    futures = [executor.submit(_Busy(), architecture, seed) for seed in range(6)]
+    pids = [int(futures[i].result().score) for i in range(2)]
+    os.write(writing, f"{pids[0]} {pids[1]}\n".encode())
+    time.sleep(1000)
+
+
+class _Busy:
+    """The first two children say who they are; the others stay."""
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        time.sleep(1.0 if seed < 2 else 5.0)
+        return Evaluation(reward=0.0, score=float(os.getpid()))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--each", type=int, default=100)
+    parser.add_argument("--orphans", type=int, default=10)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    kills(given.kills)
+    for kind in KINDS:
+        faults(kind, given.each)
+    orphans(given.orphans)
+
+
+if __name__ == "__main__":
+    main()
