@@ -55,7 +55,8 @@ def search_progress(
         )
 
     with _progress(console) as progress:
-        task = progress.add_task(what, total=trials, completed=len(done), note=note())
+        total = max(trials, len(done))
+        task = progress.add_task(what, total=total, completed=len(done), note=note())
 
         def on_trial(trial: Trial) -> None:
             nonlocal failed, best

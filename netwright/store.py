@@ -73,6 +73,14 @@ def sqlite_url(path: str | Path) -> str:
     return f"sqlite:///{Path(path)}"
 
 
+def place_of(url: str) -> str:
+    """Return what people call the place of a journal: a study's folder, a file, or the URL."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///"):
+        return url
+    return str(path.parent if path.name == "study.db" else path)
+
+
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
 
 
@@ -157,7 +165,7 @@ class SqlStore:
         found = self.header().get("format")
         if found != FORMAT:
             raise StudyError(
-                f"a journal must be of format {FORMAT}; got {found!r} in {self.url}; "
+                f"a journal must be of format {FORMAT}; got {found!r} in {place_of(self.url)}; "
                 f"open it with the version of netwright that wrote it"
             )
 
@@ -165,8 +173,8 @@ class SqlStore:
         """Write the tables and the header of a new study."""
         if self.exists():
             raise StudyError(
-                f"a new study needs a place of its own; {self.url} holds one; resume it, or "
-                f"choose another"
+                f"a new study needs a place of its own; {place_of(self.url)} holds one; resume it, "
+                f"or choose another"
             )
         if self._file is not None:
             try:
@@ -241,8 +249,8 @@ class SqlStore:
                 yield connection
         except IntegrityError as error:
             raise StudyError(
-                f"a {what} is written once; {what} {number} is in {self.url} already; another "
-                f"process may be running this study: stop one of them"
+                f"a {what} is written once; {what} {number} is in {place_of(self.url)} already; "
+                f"another process may be running this study: stop one of them"
             ) from error
 
     # --- reading ----------------------------------------------------------------------------

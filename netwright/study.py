@@ -18,7 +18,7 @@ from netwright.errors import StudyError, UsageError
 from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot, Store
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
-from netwright.store import SqlStore
+from netwright.store import SqlStore, place_of
 from netwright.trial import Evaluation, Trial, TrialState
 
 Function = Callable[..., Evaluation | float]
@@ -132,7 +132,7 @@ class Study:
             if header.get(key) != now:
                 raise StudyError(
                     f"a study goes on only as it began; {key} {_difference(header.get(key), now)} "
-                    f"at {self.store.url}; use its own configuration or start a new study"
+                    f"at {place_of(self.store.url)}; use its own configuration or start a new study"
                 )
 
     def _note(self, trial: Trial) -> None:
@@ -163,7 +163,8 @@ class Study:
         top = self.top(1)
         if not top:
             raise StudyError(
-                f"the best trial needs a completed one; {self.store.url} has none; run more trials"
+                f"the best trial needs a completed one; {place_of(self.store.url)} has none; run "
+                f"more trials"
             )
         return top[0]
 
@@ -183,7 +184,7 @@ class Study:
         if not 0 <= number < len(self._trials):
             raise StudyError(
                 f"a trial must be from 0 to {len(self._trials) - 1}; got {number} at "
-                f"{self.store.url}; see netwright top"
+                f"{place_of(self.store.url)}; see netwright top"
             )
         return self._trials[number]
 

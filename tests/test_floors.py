@@ -34,6 +34,7 @@ FLOORS = {
     "progress": 9,
     "console": 9,
     "finishing": 9,
+    "fitting": 9,
     "network": 9,
     "exporting": 9,
     "showing": 9,
