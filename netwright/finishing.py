@@ -201,7 +201,7 @@ def _check_target(target: Path, name: str) -> None:
 def _another(target: Path) -> StudyError:
     return StudyError(
         f"a folder holds one training; {target} holds that of another architecture or "
-        f"configuration; use --out with another folder, or move that one away"
+        f"other settings; use --out with another folder, or move that one away"
     )
 
 

@@ -25,7 +25,8 @@ def _check_control(config: Config, control: Config, folder: Path, other: Path) -
         if theirs.get(key) != value:
             raise StudyError(
                 f"a control must be trained and scored as the study was; {key} is {value!r} in "
-                f"{folder} and {theirs.get(key)!r} in {other}; run it with the same"
+                f"{folder} and {theirs.get(key)!r} in {other}; run it with "
+                f"--set {key}={value}"
             )
 
 

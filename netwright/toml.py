@@ -105,7 +105,7 @@ def _wrong(path: str, what: str, value: Any, where: str) -> _KindError:
 
 def _remedy(path: str, default: Any) -> str:
     """Return a setting that would do."""
-    if default is None or default is dataclasses.MISSING:
+    if default in (None, (), dataclasses.MISSING):
         return f"see netwright config for the key {path}"
     return f"use one such as --set {path}={json.dumps(default, ensure_ascii=False)}"
 

@@ -34,7 +34,7 @@ def write_network(folder: Path, module: nn.Module, description: Mapping[str, Any
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     weights = safetensors.torch.save(state)
     data = {**description, "weights": hashlib.sha256(weights).hexdigest()}
-    if noted(folder, "weights") != data["weights"]:
+    if (folder / DESCRIPTION).exists() and noted(folder, "weights") != data["weights"]:
         for name in EXPORTS:
             (folder / name).unlink(missing_ok=True)
     _replace(folder / WEIGHTS, weights)

@@ -289,4 +289,5 @@ class LanguageConfig(Config):
             width=width,
             vocabulary=vocabulary,
             parameters=parameters_at(core, vocabulary, self.child, width),
+            dead=isinstance(core, Cell) and core.dead and not self.child.bias,
         )
