@@ -54,15 +54,20 @@ def _alike(config: Config, study: Study) -> bool:
 def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping[str, Any]]:
     """Train the best few at every point of the grid, on validation data; yield each run's record.
 
-    Each run is an event "tune" of the journal; those that are there are not run again. Its "alike"
-    says that it trained as the search did, so that `best_setting` may compare the two.
+    Each run is an event "tune" of the journal; those that are there, trained alike, are not run
+    again. Its "how" names what all runs share, its "alike" says that the search trained so too:
+    `best_setting` compares no others.
     """
-    alike = _alike(config, study)
+    scalars = {k: v for k, v in config.to_dict()["tune"].items() if isinstance(v, int | float)}
+    extra = {
+        "how": _digest([config.identity(), {**scalars, "top": None}]),
+        "alike": _alike(config, study),
+    }
     runs = []
     for number, point in tune_runs(config, study):
         trial = study.trial(number)
         runs.append(_Run(number, trial.architecture, point, trial.seed))
-    return _tune(config, study.store, evaluator, runs, {"alike": alike})
+    return _tune(config, study.store, evaluator, runs, extra)
 
 
 def tune_architecture(
@@ -91,16 +96,24 @@ def _tune(
     runs: Iterable[_Run],
     extra: Mapping[str, Any],
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield the record of each run, from the journal where it is there."""
-    known = {_key(event.payload): event.payload for event in store.events("tune")}
+    """Yield the record of each run, from the journal where it is there.
+
+    Runs of before another grid are noted again, so that the last of the journal are these.
+    """
+    how = extra.get("how")
+    records = [event.payload for event in store.events("tune")]
+    known = {_key(record): record for record in records if record.get("how") in (None, how)}
+    last = not records or records[-1].get("how") == how
     for run in runs:
-        record: dict[str, Any] = {"trial": run.number, "setting": run.point}
+        record: dict[str, Any] = {"trial": run.number, "setting": run.point, **extra}
         if _key(record) in known:
+            if not last:
+                store.add_event("tune", {**known[_key(record)], "how": how})
             yield known[_key(record)]
             continue
         try:
             result = config.evaluate_point(evaluator, run.architecture, run.point, run.seed)
-            record |= {"score": result.score, "reward": result.reward, "cost": result.cost, **extra}
+            record |= {"score": result.score, "reward": result.reward, "cost": result.cost}
         except ChildError as error:
             record |= {"score": None, "failure": str(error)}
         store.add_event("tune", record)
@@ -124,10 +137,12 @@ def best_run(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def best_setting(study: Study) -> tuple[int, Point, float] | None:
     """Return (trial, point, validation score) of the best run of the grid, None without one.
 
-    Where the search's own best trial was trained alike and did better, it is that one, with the
-    configuration's own settings.
+    Of grids that were trained differently the last one counts. Where the search's own best trial
+    was trained alike and did better, it is that one, with the configuration's own settings.
     """
-    best = best_run(event.payload for event in study.events("tune"))
+    records = [event.payload for event in study.events("tune")]
+    how = records[-1].get("how") if records else None
+    best = best_run(record for record in records if record.get("how") == how)
     if best is None:
         return None
     own = study.best
@@ -186,8 +201,11 @@ def training_name(
     point: of the grid, None for the configuration's own; or the grid, where it comes first.
     """
     made_of = [config.identity(), config.to_dict()["final"], digest(space, architecture)]
-    text = json.dumps([*made_of, point, seed], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest([*made_of, point, seed])
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_target(target: Path, name: str) -> None:

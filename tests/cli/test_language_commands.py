@@ -223,6 +223,20 @@ def test_runs_longer_than_the_search_are_compared_with_one_as_long(mine: Path, r
     assert found["score"] != best["score"]  # 3 epochs, not 2
 
 
+def test_a_grid_trained_otherwise_is_run_again_and_counts(mine: Path, run: Run) -> None:
+    first = json.loads(run("tune", mine, "--json")[1])
+    again = json.loads(run("tune", mine, "--json")[1])
+    assert again == first
+    assert events_of(mine).count("tune") == 2
+    shorter = json.loads(run("tune", mine, "--set", "tune.epochs=1", "--json")[1])
+    assert events_of(mine).count("tune") == 5  # two, and the configuration's own
+    assert shorter["score"] != first["score"]
+    trained = json.loads(run("train", mine, "--json", "--out", mine / "shorter")[1])
+    assert trained["validation_score"] == shorter["score"]
+    assert json.loads(run("tune", mine, "--json")[1]) == first  # not trained again, and last
+    assert json.loads(run("train", mine, "--json")[1])["validation_score"] == first["score"]
+
+
 def test_train_opens_the_test_text_once(way: Road, metric: str) -> None:
     found = way.json("train")
     name = metric.replace(" ", "_")
