@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,13 @@ class Recurrent(nn.Module):
             ("hidden_size", hidden_size),
             ("num_layers", num_layers),
         ):
-            if not isinstance(size, int) or size < 1:
+            if not isinstance(size, Integral) or size < 1:
                 raise ConfigError(
                     f"{name} must be a whole number, 1 or more; got {size!r} at Recurrent; use 1 "
                     f"or more"
                 )
         for name, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not isinstance(share, int | float) or not 0 <= share < 1:
+            if not isinstance(share, Real) or not 0 <= share < 1:
                 raise ConfigError(f"{name} must be in [0, 1); got {share!r} at Recurrent; use 0")
         self.cell = cell if isinstance(cell, Cell) else load_cell(cell)
         self.input_size, self.hidden_size = input_size, hidden_size
