@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netwright.console import err, out, print_json, resume_from, run, say
+from netwright.console import err, goes_on, out, print_json, resume_from, run, say
 from netwright.errors import NetwrightError, UsageError
 
 if TYPE_CHECKING:
     from netwright.config import Config
     from netwright.study import Study
-    from netwright.tasks.results import Finished
     from netwright.workspace import Workspace
 
 app = typer.Typer(
@@ -69,8 +68,9 @@ def presets(as_json: JsonOpt = False) -> None:
     if as_json:
         print_json(rows)
         return
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
-        say(f"{row['name']:<16} {row['about']}")
+        say(f"{row['name']:<{width}}  {row['about']}")
 
 
 @app.command()
@@ -188,14 +188,22 @@ def top(
         failed = [row_of(t) for t in opened.trials if not t.completed]
         print_json({"top": [row_of(t) for t in best], "failed": failed})
         return
-    out.print(top_table(best, n))
+    if best:
+        out.print(top_table(best, n))
+        return
+    done = opened.trials
+    why = f"all {len(done)} failed; the last one: {done[-1].failure}" if done else "none has ended"
+    say(f"no trial has a score: {why}; see netwright top {study} --json")
 
 
 @app.command()
 def show(
     what: Annotated[
         str,
-        typer.Argument(help="A study's folder, an architecture file, or v1 or nascell."),
+        typer.Argument(
+            help="A study's folder, FOLDER:best, FOLDER:TRIAL, an architecture file, or one of "
+            "v1, nascell, lstm and gru.",
+        ),
     ],
     trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
@@ -223,6 +231,7 @@ def show(
 def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> None:
     """Try the small grid of training settings on the best few, on validation data."""
     from netwright import finishing
+    from netwright.fitting import say_setting
     from netwright.progress import counting
 
     _, config, opened = _open(study, settings)
@@ -231,9 +240,10 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     if not runs:
         _ = opened.best
     config.prepare(evaluator)
-    points = len(config.grid())
-    what = f"{len(runs)} runs = {len(runs) // points} architectures x {points} settings"
+    cells = len({number for number, _ in runs})
+    what = f"{len(runs)} runs = {cells} architectures x {len(runs) // cells} settings"
     err.print(what, markup=False)
+    goes_on("finished runs")
     records: list[Any] = []
     with counting(err, "tuning", len(runs)) as advance:
         for record in finishing.tune(config, opened, evaluator):
@@ -247,11 +257,8 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     if as_json:
         print_json({"runs": len(runs), "trial": number, "setting": setting, "score": score})
         return
-    values = ", ".join(f"{name} {value}" for name, value in setting.items())
-    say(
-        f"best of {len(runs)} runs: trial {number}, {values}: validation {config.metric.name} "
-        f"{score:.4f}"
-    )
+    found = f"trial {number}, {say_setting(setting)}: validation {config.metric.name} {score:.4f}"
+    say(f"best of {len(runs)} runs: {found}")
 
 
 def _open(study: str | Path, settings: list[str] | None) -> tuple[Workspace, Config, Study]:
@@ -273,44 +280,52 @@ def _open(study: str | Path, settings: list[str] | None) -> tuple[Workspace, Con
 def train(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="STUDY|CONFIG", help="A study; its winner is trained."),
+        typer.Argument(
+            metavar="STUDY|CONFIG",
+            help="A study's folder, whose winner is trained; or, with --cell, a TOML file or a "
+            "preset's name, which has the data, the budget and the recipe.",
+        ),
     ] = None,
     architecture: Annotated[
         str | None,
         typer.Option(
             "--architecture",
             "--cell",
-            help="Instead of a winner: v1, nascell, lstm, gru, STUDY:best, STUDY:TRIAL or a file; "
-            "CONFIG has data and recipe, cifar10-v1 by default.",
+            help="Instead of a winner: v1, nascell, lstm, gru, STUDY:best, STUDY:TRIAL or a file. "
+            "Without CONFIG, v1 and the like take cifar10-v1.",
         ),
     ] = None,
     tune: Annotated[bool, typer.Option("--tune", help="The grid first, for --cell.")] = False,
     config: Annotated[str | None, typer.Option(help="CONFIG, as an option.")] = None,
     target: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the network; STUDY/network by default.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the network; STUDY/network or runs/CONFIG-CELL/network by default.",
+        ),
     ] = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Train the winner, or any architecture, test it once, save it."""
     from netwright import finishing
-    from netwright.config import load_config
+    from netwright.fitting import fit, say_setting, train_fitted
     from netwright.progress import counting
-    from netwright.workspace import check_folder
 
-    source = what or config or "cifar10-v1"
-    if architecture is not None and None in (what, config) and not Path(source).is_dir():
-        loaded = load_config(source, settings or [])
-        finished, target = _train_file(architecture, loaded, target, tune)
-        times = 1
+    source = what or config
+    study = source is not None and Path(source).is_dir()
+    if architecture is not None and None in (what, config) and not study:
+        loaded, name, space, chosen = fit(architecture, source, settings or [])
+        _prepare(loaded)
+        finished, target = train_fitted(loaded, name, space, chosen, target, tune)
+        times, where = finishing.tests_opened(target), f"for {target}"
     elif what is not None and architecture is None and config is None and not tune:
         place, loaded, opened = _open(what, settings)
         target = target or place.network
-        check_folder(target)
-        loaded.check_final(opened.space, opened.best.architecture)
+        finishing.check_best(loaded, opened, target)
         with counting(err, "training", loaded.final_epochs) as advance:
             finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
-        times = len(opened.events("open_test"))
+        times, where = len(opened.events("open_test")), "of this study"
     else:
         raise UsageError(
             "train takes a study, or --cell (--architecture) and a configuration, one of them; "
@@ -321,33 +336,12 @@ def train(
         print_json({"network": str(target), **finished.record})
         return
     if times > 1:
-        err.print(f"note: the test set of this study was opened {times} times", markup=False)
-    say(f"{loaded.summary(finished.record)}; saved in {target}")
-
-
-def _train_file(
-    source: str, loaded: Config, target: Path | None, tune: bool
-) -> tuple[Finished, Path]:
-    from netwright import finishing
-    from netwright.progress import counting
-    from netwright.showing import named
-
-    name, space, architecture = named(source)
-    _prepare(loaded)
-    target = target or Path("runs") / f"{loaded.name}-{name}" / "network"
-    finishing.check_file(loaded, space, architecture, target)
-    runs = len(loaded.grid()) if tune else 0
-    with counting(err, "training", loaded.final_epochs + runs) as advance:
-        finished = finishing.train_file(
-            loaded,
-            space,
-            architecture,
-            name,
-            target,
-            lambda e, a: advance(f"epoch {e}"),
-            (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
-        )
-    return finished, target
+        err.print(f"note: the test set {where} was opened {times} times", markup=False)
+    record = finished.record
+    if record["tuned"]:
+        score = f"validation {loaded.metric.name} {record['validation_score']:.4f}"
+        say(f"tuned: {say_setting(record.get('setting'))} ({score})")
+    say(f"{loaded.summary(record)}; saved in {target}")
 
 
 @app.command()

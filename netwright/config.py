@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -55,12 +56,17 @@ def load_config(source: str | Path, settings: Sequence[str] = ()) -> Config:
     except OSError as error:
         raise ConfigError(
             f"a configuration must be a readable file or one of {', '.join(presets())}; got "
-            f"{str(source)!r} ({error.strerror}); see netwright presets"
+            f"{str(source)!r} ({error.strerror}); {_near(str(source))}see netwright presets"
         ) from error
     except (ValueError, RecursionError) as error:
         text = f"a configuration must be TOML; {str(source)!r} is not ({error}); mend it there"
         raise ConfigError(one_line(text)) from error
     return config_from_dict(with_settings(data, settings), str(source))
+
+
+def _near(name: str) -> str:
+    found = difflib.get_close_matches(name[:80], presets(), 1)
+    return f"did you mean {found[0]}? " if found else ""
 
 
 def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
@@ -71,14 +77,32 @@ def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
     task = data.get("task", "images") if isinstance(data, Mapping) else "images"
     if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(
-            f"task must be one of {', '.join(TASKS)}; got {short(task)} in {where}; use --set "
-            f"task=images"
+            f"task must be one of {', '.join(TASKS)}; got {short(task)} in {where}; use language "
+            f"for text, images for pictures"
         )
     try:
         return build(TASKS[task], data, where)
     except UsageError as error:
-        text = str(error)
+        text = f"{error}{_foreign(data, task)}"
         raise ConfigError(one_line(text if where in text else f"{text} (in {where})")) from error
+
+
+def _foreign(data: Mapping[str, Any], task: str) -> str:
+    """Return a hint on a key that `task` does not have and another task has, "" without one."""
+    own = _keys(TASKS[task](task=task).to_dict())
+    for name, other in TASKS.items():
+        lost = sorted((_keys(data) - own) & _keys(other(task=name).to_dict()))
+        if lost:
+            return f'; {lost[0]} is a key of task = "{name}"'
+    return ""
+
+
+def _keys(data: Any) -> set[str]:
+    """Return the keys in the sections of plain data, as "section.key"."""
+    if not isinstance(data, Mapping):
+        return set()
+    sections = {name: keys for name, keys in data.items() if isinstance(keys, Mapping)}
+    return {f"{name}.{key}" for name, keys in sections.items() for key in keys}
 
 
 def task_of(space: SearchSpace) -> str:

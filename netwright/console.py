@@ -14,7 +14,7 @@ from netwright.errors import NetwrightError, UsageError
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-_searching: list[str] = []
+_hints: list[str] = []
 
 
 def say(text: str) -> None:
@@ -29,7 +29,12 @@ def print_json(data: Any) -> None:
 
 def resume_from(study: str) -> None:
     """Name the study that an interrupt should tell how to go on with."""
-    _searching.append(study)
+    _hints.append(f"go on with: netwright resume {study}")
+
+
+def goes_on(kept: str) -> None:
+    """Say what an interrupt leaves for the same command to go on with."""
+    _hints.append(f"run the same command again to go on; {kept} are kept")
 
 
 def run(app: typer.Typer) -> None:
@@ -43,7 +48,7 @@ def run(app: typer.Typer) -> None:
 
 
 def _run(app: typer.Typer) -> int:
-    _searching.clear()
+    _hints.clear()
     try:
         code = app(standalone_mode=False)
         return _interrupted() if code == 130 else int(code or 0)
@@ -67,8 +72,8 @@ def _fail(text: str, code: int) -> int:
 
 
 def _interrupted() -> int:
-    folder = _searching[-1] if _searching else "STUDY"
-    return _fail(f"interrupted; go on with: netwright resume {folder}", 130)
+    hint = _hints[-1] if _hints else "run the same command again"
+    return _fail(f"interrupted; {hint}", 130)
 
 
 def _click_error(error: Exception) -> int:

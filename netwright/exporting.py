@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.errors import MissingExtraError, NetwrightError
+from netwright.errors import MissingExtraError, NetwrightError, StudyError
 from netwright.network import load_network
-from netwright.tasks.files import DESCRIPTION, WEIGHTS
+from netwright.tasks.files import DESCRIPTION, WEIGHTS, noted
 from netwright.tasks.results import Network
 from netwright.workspace import Workspace
 
@@ -28,14 +28,21 @@ def export_network(
     `weights.safetensors` and `network.json` (what Netwright loads), `network.py` (plain PyTorch
     that loads the weights), `network.pt2` (torch.export) and, with `onnx`, `network.onnx`.
     inputs: what each form is checked on against torch (images: float [N, C, H, W] in [0, 1]);
-    random ones where none are given. Raises `MissingExtraError` for ONNX without its packages, and
-    `NetwrightError` for a form that differs by more than rounding.
+    random ones where none are given. Raises `MissingExtraError` for ONNX without its packages,
+    `StudyError` where `target` holds another network, and `NetwrightError` for a form that differs
+    by more than rounding.
     """
     if onnx:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "onnx", "the ONNX form")
     network = load_network(source)
+    there = [name for name in (WEIGHTS, DESCRIPTION) if (target / name).exists()]
+    if there and noted(target, "weights") != noted(source, "weights"):
+        raise StudyError(
+            f"a folder holds one network; {target} holds another one's {there[0]}; use --out with "
+            f"another folder"
+        )
     inputs = network.example_inputs() if inputs is None else inputs
     target.mkdir(parents=True, exist_ok=True)
     if target.resolve() != source.resolve():

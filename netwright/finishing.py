@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netwright.config import Config
+from netwright.config import Config, config_from_dict
 from netwright.errors import ChildError, NetwrightError, StudyError
 from netwright.protocols import Evaluator, Store
 from netwright.seeding import derive_seed
@@ -18,25 +19,55 @@ from netwright.spaces import digest
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.tasks.base import OnEpoch
+from netwright.tasks.files import DESCRIPTION, WEIGHTS, noted
 from netwright.tasks.results import Finished
+from netwright.trial import Trial
 from netwright.workspace import check_folder
 
+JOURNAL = "training.db"  # of a training without a study
 
-def tune_runs(config: Config, study: Study) -> list[tuple[int, dict[str, Any]]]:
+Point = Mapping[str, Any] | None  # of the grid; None stands for the configuration's own settings
+
+
+def points(config: Config, searched: bool = False) -> list[Point]:
+    """Return the grid, and the configuration's own settings where they have no result otherwise.
+
+    searched: whether a search has tried them, trained as the runs of the grid are.
+    """
+    grid: list[Point] = [*config.grid()]
+    tried = searched or any(config.at(point) == config.at(None) for point in grid)
+    return grid if tried else [*grid, None]
+
+
+def tune_runs(config: Config, study: Study) -> list[tuple[int, Point]]:
     """Return the runs of the grid, (trial number, point), in order."""
-    return [(t.number, p) for t in study.top(config.tune_top) for p in config.grid()]
+    tried = points(config, _alike(config, study))
+    return [(trial.number, point) for trial in study.top(config.tune_top) for point in tried]
+
+
+def _alike(config: Config, study: Study) -> bool:
+    """Say whether the runs of the grid train as the search did, so that scores may be compared."""
+    noted = study.store.header()["notes"].get("config")
+    return noted is not None and config.tunes_like(config_from_dict(noted, "the study"))
 
 
 def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping[str, Any]]:
     """Train the best few at every point of the grid, on validation data; yield each run's record.
 
-    Each run is an event "tune" of the journal; those that are there are not run again.
+    Each run is an event "tune" of the journal; those that are there, trained alike, are not run
+    again. Its "how" names what all runs share, its "alike" says that the search trained so too:
+    `best_setting` compares no others.
     """
+    scalars = {k: v for k, v in config.to_dict()["tune"].items() if isinstance(v, int | float)}
+    extra = {
+        "how": _digest([config.identity(), {**scalars, "top": None}]),
+        "alike": _alike(config, study),
+    }
     runs = []
     for number, point in tune_runs(config, study):
         trial = study.trial(number)
         runs.append(_Run(number, trial.architecture, point, trial.seed))
-    return _tune(config, study.store, evaluator, runs)
+    return _tune(config, study.store, evaluator, runs, extra)
 
 
 def tune_architecture(
@@ -44,8 +75,8 @@ def tune_architecture(
 ) -> Iterator[Mapping[str, Any]]:
     """Like `tune` for one architecture that no study found; its events have trial 0."""
     seed = derive_seed(config.study.seed, 0, "tune")
-    runs = [_Run(0, architecture, point, seed) for point in config.grid()]
-    return _tune(config, store, config.make_evaluator(space), runs)
+    runs = [_Run(0, architecture, point, seed) for point in points(config)]
+    return _tune(config, store, config.make_evaluator(space), runs, {})
 
 
 @dataclass(frozen=True)
@@ -54,18 +85,30 @@ class _Run:
 
     number: int
     architecture: Architecture
-    point: Mapping[str, Any]
+    point: Point
     seed: int
 
 
 def _tune(
-    config: Config, store: Store, evaluator: Evaluator, runs: Iterable[_Run]
+    config: Config,
+    store: Store,
+    evaluator: Evaluator,
+    runs: Iterable[_Run],
+    extra: Mapping[str, Any],
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield the record of each run, from the journal where it is there."""
-    known = {_key(event.payload): event.payload for event in store.events("tune")}
+    """Yield the record of each run, from the journal where it is there.
+
+    Runs of before another grid are noted again, so that the last of the journal are these.
+    """
+    how = extra.get("how")
+    records = [event.payload for event in store.events("tune")]
+    known = {_key(record): record for record in records if record.get("how") in (None, how)}
+    last = not records or records[-1].get("how") == how
     for run in runs:
-        record: dict[str, Any] = {"trial": run.number, "setting": run.point}
+        record: dict[str, Any] = {"trial": run.number, "setting": run.point, **extra}
         if _key(record) in known:
+            if not last:
+                store.add_event("tune", {**known[_key(record)], "how": how})
             yield known[_key(record)]
             continue
         try:
@@ -91,30 +134,92 @@ def best_run(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return max(runs, key=lambda run: float(run[by]), default=None)
 
 
-def best_setting(study: Study) -> tuple[int, Mapping[str, Any], float] | None:
-    """Return (trial, point, validation score) of the best run of the grid, None without one."""
-    best = best_run(event.payload for event in study.events("tune"))
-    return None if best is None else (int(best["trial"]), best["setting"], float(best["score"]))
+def best_setting(study: Study) -> tuple[int, Point, float] | None:
+    """Return (trial, point, validation score) of the best run of the grid, None without one.
+
+    Of grids that were trained differently the last one counts. Where the search's own best trial
+    was trained alike and did better, it is that one, with the configuration's own settings.
+    """
+    records = [event.payload for event in study.events("tune")]
+    how = records[-1].get("how") if records else None
+    best = best_run(record for record in records if record.get("how") == how)
+    if best is None:
+        return None
+    own = study.best
+    if best.get("alike") and own.reward is not None and own.reward > best["reward"]:
+        return own.number, None, own.score or 0.0
+    return int(best["trial"]), best["setting"], float(best["score"])
 
 
 def train_best(config: Config, study: Study, on_epoch: OnEpoch | None = None) -> Finished:
     """Train the winner on training and validation data and test it once.
 
-    The winner is the best run of the grid where `tune` was run, else the best trial. The journal
-    gets "open_test" before the test set is read, and "train" with the result.
+    The winner is `best_setting` where `tune` was run, else the best trial. The journal gets
+    "open_test" before the test set is read, and "train" with the result.
     """
-    tuned = best_setting(study)
-    trial = study.best if tuned is None else study.trial(tuned[0])
-    score = trial.score if tuned is None else tuned[2]
-    return train_architecture(
+    trial, point, score, tuned = _winner(study)
+    seed = derive_seed(study.seed, trial.number, "final")
+    extra = {"trial": trial.number, "validation_score": score, "tuned": tuned}
+    finished = train_architecture(
         config,
         study.space,
         trial.architecture,
-        point=None if tuned is None else tuned[1],
+        point=point,
         journal=study.store.add_event,
-        extra={"trial": trial.number, "validation_score": score, "tuned": tuned is not None},
-        child_seed=derive_seed(study.seed, trial.number, "final"),
+        extra={**extra, "setting": point} if point else extra,
+        child_seed=seed,
         on_epoch=on_epoch,
+    )
+    name = training_name(config, study.space, trial.architecture, point, seed)
+    return replace(finished, training=name)
+
+
+def check_best(config: Config, study: Study, target: Path) -> None:
+    """Raise a `UsageError` where `train_best` could not go on to `target`; writes nothing."""
+    check_folder(target)
+    trial, point, _, _ = _winner(study)
+    seed = derive_seed(study.seed, trial.number, "final")
+    if (target / JOURNAL).exists():
+        raise _another(target)
+    _check_target(target, training_name(config, study.space, trial.architecture, point, seed))
+    config.check_final(study.space, trial.architecture)
+
+
+def _winner(study: Study) -> tuple[Trial, Point, float | None, bool]:
+    """Return the trial to train, the point, its validation score, and whether it was tuned."""
+    tuned = best_setting(study)
+    if tuned is None:
+        return study.best, None, study.best.score, False
+    return study.trial(tuned[0]), tuned[1], tuned[2], True
+
+
+def training_name(
+    config: Config, space: SearchSpace, architecture: Architecture, point: Any, seed: int
+) -> str:
+    """Return 16 hex digits over all that a final training comes from, but where it runs.
+
+    point: of the grid, None for the configuration's own; or the grid, where it comes first.
+    """
+    made_of = [config.identity(), config.to_dict()["final"], digest(space, architecture)]
+    return _digest([*made_of, point, seed])
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_target(target: Path, name: str) -> None:
+    """Raise `StudyError` where `target` holds the network of another training than `name`."""
+    if any((target / file).exists() for file in (WEIGHTS, DESCRIPTION)) and (
+        noted(target, "training") != name
+    ):
+        raise _another(target)
+
+
+def _another(target: Path) -> StudyError:
+    return StudyError(
+        f"a folder holds one training; {target} holds that of another architecture or "
+        f"other settings; use --out with another folder, or move that one away"
     )
 
 
@@ -123,7 +228,7 @@ def train_architecture(
     space: SearchSpace,
     architecture: Architecture,
     *,
-    point: Mapping[str, Any] | None,
+    point: Point,
     journal: Callable[[str, Mapping[str, Any]], None],
     extra: Mapping[str, Any],
     child_seed: int,
@@ -147,11 +252,26 @@ def train_architecture(
 
 
 def check_file(
-    config: Config, space: SearchSpace, architecture: Architecture, target: Path
+    config: Config, space: SearchSpace, architecture: Architecture, target: Path, tune: bool
 ) -> None:
     """Raise a `UsageError` where `train_file` could not go on; writes nothing."""
     check_folder(target)
+    if (target / JOURNAL).exists():
+        _training_journal(config, space, architecture, target).close()
+    _check_target(target, _file_name(config, space, architecture, tune))
     config.check_final(space, architecture)
+
+
+def tests_opened(target: Path) -> int:
+    """Return how often a training without a study, in `target`, opened the test data."""
+    with closing(SqlStore(sqlite_url(target / JOURNAL), must_exist=True)) as store:
+        return len(store.events("open_test"))
+
+
+def _file_name(config: Config, space: SearchSpace, architecture: Architecture, tune: bool) -> str:
+    grid = config.to_dict()["tune"] if tune else None
+    seed = derive_seed(config.study.seed, 0, "final")
+    return training_name(config, space, architecture, grid, seed)
 
 
 def train_file(
@@ -170,7 +290,8 @@ def train_file(
     the training of something else.
     """
     with closing(_training_journal(config, space, architecture, target)) as store:
-        point, extra = None, {"architecture": name, "tuned": on_tune is not None}
+        point = None
+        extra: dict[str, Any] = {"architecture": name, "tuned": on_tune is not None}
         if on_tune is not None:
             records = []
             for record in tune_architecture(config, store, space, architecture):
@@ -179,8 +300,9 @@ def train_file(
             best = best_run(records)
             if best is None:
                 raise NetwrightError(f"all {len(records)} runs of the grid failed at {target}")
-            point, extra["validation_score"] = best["setting"], best["score"]
-        return train_architecture(
+            point = best["setting"]
+            extra |= {"validation_score": best["score"], **({"setting": point} if point else {})}
+        finished = train_architecture(
             config,
             space,
             architecture,
@@ -190,6 +312,8 @@ def train_file(
             child_seed=derive_seed(config.study.seed, 0, "final"),
             on_epoch=on_epoch,
         )
+    name = _file_name(config, space, architecture, on_tune is not None)
+    return replace(finished, training=name)
 
 
 def _training_journal(
@@ -202,13 +326,10 @@ def _training_journal(
         "config": {**config.identity(), "tune": config.to_dict()["tune"]},
     }
     target.mkdir(parents=True, exist_ok=True)
-    store = SqlStore(sqlite_url(target / "training.db"))
+    store = SqlStore(sqlite_url(target / JOURNAL))
     if not store.exists():
         store.create(header)
     elif any(store.header().get(key) != json.loads(json.dumps(header[key])) for key in header):
         store.close()
-        raise StudyError(
-            f"a folder holds one training; {target} holds that of another architecture or "
-            f"configuration; use --out with another folder"
-        )
+        raise _another(target)
     return store

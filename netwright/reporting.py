@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from netwright.config import Config
 from netwright.errors import StudyError
 from netwright.report.page import ReportData, write_report
 from netwright.trial import Trial
 from netwright.workspace import Workspace
+
+
+def _check_control(config: Config, control: Config, folder: str | Path, other: Path) -> None:
+    """Raise `StudyError` where the scores of two studies are not to be compared."""
+    if config.metric != control.metric:
+        raise StudyError(
+            f"a control must have the same scores, {config.metric.name}; {other} has "
+            f"{control.metric.name}; run it with the same [data]"
+        )
+    ours, theirs = (_plain(c.to_dict()) for c in (config, control))
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            raise StudyError(
+                f"a control must be trained and scored as the study was; {key} is {value!r} in "
+                f"{folder} and {theirs.get(key)!r} in {other}; run it with "
+                f"--set {key}={value}"
+            )
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what scores depend on as "section.key"; equal places of data are equal."""
+    found: dict[str, Any] = {"task": data["task"]}
+    for section in ("data", "child", "training"):
+        found |= {f"{section}.{key}": value for key, value in data[section].items()}
+    if Path(found["data.source"]).exists():
+        found["data.source"] = str(Path(found["data.source"]).resolve())
+    return found
 
 
 def write_study_report(folder: str | Path, control: Path | None, target: Path) -> None:
@@ -23,6 +53,7 @@ def write_study_report(folder: str | Path, control: Path | None, target: Path) -
                 f"a control must search the same space, {study.space.fingerprint}; {control} "
                 f"searched {other.space.fingerprint}; run it with the same [space]"
             )
+        _check_control(config, other_config, folder, control)
         against = other.trials
         if other_config.controller.name != "random":
             name = other_config.name

@@ -56,7 +56,8 @@ def build(cls: type[T], data: Any, where: str, path: str = "") -> T:
             f"[{path or 'section'}] and keys under it"
         )
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
+    defaults = {field.name: field.default for field in dataclasses.fields(typing.cast(Any, cls))}
+    known = list(defaults)
     values = {}
     for key, value in data.items():
         full = f"{path}.{key}" if path else key
@@ -64,7 +65,10 @@ def build(cls: type[T], data: Any, where: str, path: str = "") -> T:
             near = difflib.get_close_matches(str(key)[:80], known, 1)
             hint = f"did you mean {near[0]}?" if near else f"keys here are {', '.join(known)}"
             raise ConfigError(f"a key must be known; got {short(full)} in {where}; {hint}")
-        values[key] = _convert(hints[key], value, full, where)
+        try:
+            values[key] = _convert(hints[key], value, full, where)
+        except _KindError as error:
+            raise ConfigError(f"{error}; {_remedy(full, defaults[key])}") from error
     return cls(**values)
 
 
@@ -91,11 +95,19 @@ def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
     raise _wrong(path, names[hint], value, where)
 
 
-def _wrong(path: str, what: str, value: Any, where: str) -> ConfigError:
-    plain = path.partition("[")[0]
-    return ConfigError(
-        f"{path} must be {what}; got {short(value)} in {where}; use --set {plain}=..."
-    )
+class _KindError(Exception):
+    """A value that is not of its field's type."""
+
+
+def _wrong(path: str, what: str, value: Any, where: str) -> _KindError:
+    return _KindError(f"{path} must be {what}; got {short(value)} in {where}")
+
+
+def _remedy(path: str, default: Any) -> str:
+    """Return a setting that would do."""
+    if default in (None, (), dataclasses.MISSING):
+        return f"see netwright config for the key {path}"
+    return f"use one such as --set {path}={json.dumps(default, ensure_ascii=False)}"
 
 
 def short(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from netwright.config import Config, config_from_dict
+from netwright.config import Config, config_from_dict, presets
 from netwright.errors import StudyError, UsageError
 from netwright.journal.database import Database
 from netwright.store import SqlStore, sqlite_url
@@ -99,6 +99,12 @@ class Workspace:
 
     def config(self) -> Config:
         """Return the configuration that the journal holds."""
+        if not self.exists() and (self.folder.suffix == ".toml" or str(self.folder) in presets()):
+            raise StudyError(
+                f"a study must be a folder that netwright search made; {self.folder} is a "
+                f"configuration; begin with netwright search {self.folder}, or train a known "
+                f"architecture with netwright train {self.folder} --cell NAME"
+            )
         store = self.store()
         try:
             notes = store.header().get("notes")

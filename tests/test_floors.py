@@ -40,6 +40,7 @@ FLOORS = {
     "searching": 9,
     "console": 9,
     "finishing": 9,
+    "fitting": 9,
     "network": 9,
     "exporting": 9,
     "showing": 9,

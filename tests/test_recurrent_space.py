@@ -212,3 +212,26 @@ def _swapped_order(cell: Cell, rng: random.Random) -> list[int]:
 
 def _shape(cell: Cell, node: int) -> str:
     return f"({''.join(_shape(cell, child) for child in cell.children(node))})"
+
+
+@given(cells(bases=(2, 3, 4)), st.integers(0, 9))
+def test_a_dead_cell_gives_zeros_and_another_does_not(cell: Cell, seed: int) -> None:
+    """Without biases and from zeros; 8 units see both signs of what relu takes."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(5 * 3, cell.base * 8, generator=generator, dtype=torch.float64)
+    u = torch.randn(cell.base * 8, 8, generator=generator, dtype=torch.float64)
+    zero = torch.zeros(3, 8, dtype=torch.float64)
+    h, _ = plain_layer(cell, z, u, None, zero, zero, [3] * 5)
+    assert (h == 0).all().item() or not cell.dead
+
+
+def test_what_makes_a_cell_dead() -> None:
+    # n0 and n1 are W x * U 0 = 0, and so is n2; c_t = 0. A sigmoid or a sum of leaves is not.
+    zeros = (("elem_mult", "tanh"), ("elem_mult", "relu"), ("add", "tanh"))
+    assert Cell(zeros, ("add", "tanh"), 1, 0).dead
+    assert not Cell(zeros, ("add", "sigmoid"), 1, 0).dead
+    assert not Cell((*zeros[:2], ("add", "sigmoid")), ("add", "tanh"), 1, 0).dead
+    # n1 = W1 x + U1 h goes into c, which comes back at n0; n2 = n0' * n1 lives from step 2 on.
+    late = (("elem_mult", "tanh"), ("add", "tanh"), ("elem_mult", "tanh"))
+    assert not Cell(late, ("add", "tanh"), 1, 0).dead
+    assert Cell(late, ("elem_mult", "tanh"), 1, 0).dead

@@ -107,6 +107,30 @@ def test_a_limited_vocabulary_keeps_the_most_frequent_and_counts_the_rest_as_unk
     assert Vocabulary.of("aaabbccde", "characters", 3).units == ("<unk>", "a", "b")
 
 
+@pytest.mark.parametrize(
+    ("train", "values", "units"),
+    [
+        ("a b a c\n", {"vocabulary": 9}, ("a", "<eos>", "b", "c", "<unk>")),
+        ("a b a c <unk>\n", {}, ("a", "<eos>", "<unk>", "b", "c")),
+        ("a b a c b\n", {}, ("a", "b", "<eos>", "<unk>")),
+        ("abac", {"unit": "characters"}, ("a", "b", "c", "<unk>")),
+    ],
+    ids=["a limit", "its own", "neither", "characters"],
+)
+def test_words_seen_once_teach_what_unknown_is_where_nothing_else_does(
+    train: str, values: dict[str, object], units: tuple[str, ...], tmp_path: Path
+) -> None:
+    data = search(folder(tmp_path, train=train, valid="a b\n", test="b\n"), **values)
+    assert data.vocabulary.units == units
+    learned = set(data.vocabulary.decode(data.train))
+    assert ("<unk>" in learned) == (train in ("a b a c b\n", "a b a c <unk>\n"))
+
+
+def test_a_text_with_hardly_a_word_seen_twice_keeps_all(tmp_path: Path) -> None:
+    data = search(folder(tmp_path, train="a b c a\n", valid="a b\n", test="b\n"))
+    assert data.vocabulary.units == ("a", "<eos>", "b", "c", "<unk>")
+
+
 def test_what_is_written_as_unknown_is_the_unknown_unit() -> None:
     words = Vocabulary.of(units_of("<unk> a <unk>\n", "words"), "words")
     assert words.units == ("<unk>", "<eos>", "a")
@@ -159,16 +183,16 @@ def test_a_vocabulary_that_is_none_is_refused(units: tuple[str, ...]) -> None:
 def test_a_folder_gives_its_three_texts(tmp_path: Path) -> None:
     folder(tmp_path, **{"my.train": TRAIN, "my.valid": VALID, "my.test": "c c x\n", "latest": "no"})
     data = search(tmp_path)
-    assert data.vocabulary.units == ("a", "<eos>", "b", "c", "<unk>")
+    assert data.vocabulary.units == ("a", "<eos>", "b", "<unk>")  # c stands there once
     assert data.train.tolist() == [0, 2, 0, 1, 3, 0, 2, 1]
-    assert data.valid.tolist() == [2, 4, 1, 0, 4, 1]
+    assert data.valid.tolist() == [2, 3, 1, 0, 3, 1]
     assert data.valid_unknown == 1  # d; the text's own <unk> is none
     whole = final(tmp_path)
     assert torch.equal(whole.train, data.train)
     assert torch.equal(whole.valid, data.valid)
     assert whole.vocabulary == data.vocabulary
-    assert whole.test.tolist() == [3, 3, 4, 1]
-    assert (whole.valid_unknown, whole.test_unknown) == (1, 1)
+    assert whole.test.tolist() == [3, 3, 3, 1]
+    assert (whole.valid_unknown, whole.test_unknown) == (1, 3)
     assert {part.dtype for part in (whole.train, whole.valid, whole.test)} == {torch.int64}
 
 
@@ -182,7 +206,7 @@ def test_a_limit_cuts_the_training_text_and_not_its_vocabulary(tmp_path: Path) -
     folder(tmp_path, train=TRAIN, valid=VALID, test="c c x\n")
     for data in (search(tmp_path, train_limit=3), final(tmp_path, train_limit=3)):
         assert data.train.tolist() == [0, 2, 0]
-        assert len(data.vocabulary) == 5
+        assert len(data.vocabulary) == 4
     assert len(search(tmp_path, train_limit=99).train) == 8
 
 
@@ -210,7 +234,7 @@ def test_a_file_is_split_by_position(tmp_path: Path) -> None:
     assert known == ["one two\nthree\none two\n", "<unk><unk><unk>\n", "<unk>e<unk>en\n"]
     assert (data.valid_unknown, data.test_unknown) == (3, 2)
     words = search(path, validation=0.25, test=0.25)
-    assert words.vocabulary.decode(words.train)[:5] == ["one", "two", "<eos>", "three", "<eos>"]
+    assert words.vocabulary.decode(words.train)[:5] == ["one", "two", "<eos>", "<unk>", "<eos>"]
     assert len(words.train) == 8
 
 
@@ -277,7 +301,7 @@ def test_rows_of_parquet_are_lines(tmp_path: Path) -> None:
     parquet(tmp_path / "test.parquet", ["c c x"])
     data = search(tmp_path, unit="characters")
     assert "".join(data.vocabulary.decode(data.train)) == "a b a\n\nc a b\n"
-    assert search(tmp_path).valid.tolist() == [2, 4, 1, 0, 4, 1]
+    assert search(tmp_path).valid.tolist() == [2, 3, 1, 0, 3, 1]
     path = parquet(tmp_path / "one.parquet", [f"a {i:02}" for i in range(100)], "body")
     assert len(search(path, column="body").train) == 90 * 3
 
@@ -298,9 +322,9 @@ def test_the_hubs_splits_are_read_without_opening_its_test_split(hub: Path) -> N
     parquet(hub / "validation.parquet", ["b d", "a <unk>"])
     parquet(hub / "test.parquet", ["c c x"])
     whole = final("hub:owner/name")
-    assert whole.test.tolist() == [3, 3, 4, 1]
+    assert whole.test.tolist() == [3, 3, 3, 1]
     (hub / "test.parquet").write_bytes(b"PAR1 damaged")
-    assert search("hub:owner/name").valid.tolist() == whole.valid.tolist() == [2, 4, 1, 0, 4, 1]
+    assert search("hub:owner/name").valid.tolist() == whole.valid.tolist() == [2, 3, 1, 0, 3, 1]
     with pytest.raises(DataError, match=r"^a data set of the hub must .*owner/name.*give a path$"):
         final("hub:owner/name")
 

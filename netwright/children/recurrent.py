@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from netwright.children.steps import run_layer
 from netwright.errors import ArchitectureError, ConfigError
-from netwright.spaces import load_architecture
+from netwright.spaces import load_architecture, shipped
 from netwright.spaces.recurrent import Cell, cell_of
 
 State = tuple[Tensor, Tensor]
@@ -25,11 +26,12 @@ def load_cell(source: str | Path) -> Cell:
 
     Raises `ArchitectureError` for anything else.
     """
-    space, architecture = load_architecture(source)
+    space, architecture = load_architecture(source, ("recurrent",))
     if space.kind != "recurrent":
+        names = ", ".join(shipped(("recurrent",)))
         raise ArchitectureError(
             f"a cell must be of a recurrent space; {str(source)!r} is of a {space.kind} space; "
-            f"take another file"
+            f"take the file of a cell, or {names}"
         )
     return cell_of(architecture)
 
@@ -68,13 +70,14 @@ class Recurrent(nn.Module):
             ("hidden_size", hidden_size),
             ("num_layers", num_layers),
         ):
-            if size < 1:
+            if not isinstance(size, Integral) or size < 1:
                 raise ConfigError(
-                    f"{name} must be 1 or more; got {size} at Recurrent; use 1 or more"
+                    f"{name} must be a whole number, 1 or more; got {size!r} at Recurrent; use 1 "
+                    f"or more"
                 )
         for name, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= share < 1:
-                raise ConfigError(f"{name} must be in [0, 1); got {share} at Recurrent; use 0")
+            if not isinstance(share, Real) or not 0 <= share < 1:
+                raise ConfigError(f"{name} must be in [0, 1); got {share!r} at Recurrent; use 0")
         self.cell = cell if isinstance(cell, Cell) else load_cell(cell)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first

@@ -104,16 +104,18 @@ class Vocabulary:
         return [self.units[place] for place in places]
 
     @classmethod
-    def of(cls, units: Sequence[str], unit: str, limit: int = 0) -> Vocabulary:
+    def of(cls, units: Sequence[str], unit: str, limit: int = 0, least: int = 1) -> Vocabulary:
         """Return the vocabulary of a training text, by falling frequency, then by text.
 
         "<unk>" always belongs to it, and "<eos>" where units are words. `limit` is the most units
         it may hold, those two included, 3 or more; 0 is no limit. The most frequent others stay,
-        and the rest count as "<unk>".
+        and the rest count as "<unk>"; so do those that stand there fewer than `least` times.
         """
         counts = Counter(units)
         special = (UNKNOWN, END) if unit == "words" else (UNKNOWN,)
         held = Counter({name: counts.pop(name, 0) for name in special})
+        rare = [name for name, count in counts.items() if count < least]
+        held[UNKNOWN] += sum(counts.pop(name) for name in rare)
         ranked = sorted(counts.items(), key=_rank)
         room = limit - len(special) if limit else len(ranked)
         held.update(dict(ranked[:room]))
@@ -194,10 +196,19 @@ def _search(corpus: Corpus, settings: TextSettings) -> SearchText:
             f"a training text must have at least 2 different {settings.unit}; got "
             f"{len(different)} in {corpus.train.where}; use more text"
         )
-    vocabulary = Vocabulary.of(units, settings.unit, settings.vocabulary)
+    vocabulary = _vocabulary(units, settings)
     train = vocabulary.encode(units[: settings.train_limit or len(units)])
     valid, valid_unknown = _encoded(corpus.valid, vocabulary, settings)
     return SearchText(train, valid, vocabulary, settings.unit, valid_unknown)
+
+
+def _vocabulary(units: Sequence[str], settings: TextSettings) -> Vocabulary:
+    """Return the vocabulary of a training text, see `TextSettings.vocabulary`."""
+    vocabulary = Vocabulary.of(units, settings.unit, settings.vocabulary)
+    if settings.unit != "words" or settings.vocabulary or UNKNOWN in units:
+        return vocabulary
+    repeated = Vocabulary.of(units, settings.unit, least=2)
+    return repeated if len(set(repeated.units) - {UNKNOWN, END}) > 1 else vocabulary
 
 
 def _encoded(part: Part, vocabulary: Vocabulary, settings: TextSettings) -> tuple[Tensor, int]:

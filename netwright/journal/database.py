@@ -43,7 +43,8 @@ def close_all() -> None:
 class Database:
     """Connections to the database at `url`; "sqlite://" is one in memory.
 
-    file: of SQLite, None for others and in memory. place: where it is, for messages.
+    file: of SQLite, None for others and in memory. place: what people call it, for messages: a
+    study's folder, a file, or the URL without its password.
     name: of the database, or the file without its ending.
 
     Raises `StudyError` for a URL that is none, and where a `must_exist` SQLite file is missing.
@@ -58,7 +59,7 @@ class Database:
             ) from error
         self._sqlite = parsed.get_backend_name() == "sqlite"
         self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
-        self.place = self.file or parsed.render_as_string(hide_password=True)
+        self.place = _place(self.file) or parsed.render_as_string(hide_password=True)
         if must_exist and self.file is not None and not Path(self.file).is_file():
             raise StudyError(
                 f"a study must have a journal; there is none at {self.file}; start one with "
@@ -108,9 +109,9 @@ class Database:
             raise
         except (DBAPIError, ValueError, KeyError, TypeError) as error:
             raise StudyError(
-                f"a journal must be a sound database; {self.place} cannot be read or written "
-                f"({first_line(error)}); check the file and the disk, or the server, or restore a "
-                f"backup"
+                f"a journal must be a sound database; {self.file or self.place} cannot be read or "
+                f"written ({first_line(error)}); check the file and the disk, or the server, or "
+                f"restore a backup"
             ) from error
 
     @contextmanager
@@ -165,6 +166,11 @@ class Database:
             return isinstance(error, OperationalError) or error.connection_invalidated
         text = str(error.orig).lower()
         return isinstance(error, OperationalError) and any(word in text for word in PASSING)
+
+
+def _place(file: str | None) -> str:
+    path = Path(file or "")
+    return str(path.parent if path.name == "study.db" else path) if file else ""
 
 
 def first_line(error: BaseException) -> str:

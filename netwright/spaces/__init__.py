@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from netwright.space import Architecture, SearchSpace, decision_from_dict
 from netwright.spaces import conv, gated, recurrent
 
 FORMAT = "netwright-architecture/1"
+WRITE = "write one with netwright show STUDY TRIAL --save FILE"
 
 
 def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
@@ -35,10 +36,18 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
     )
 
 
-def shipped() -> dict[str, Path]:
-    """Return the architecture files that come with Netwright, by name."""
+def shipped(kinds: Collection[str] = ()) -> dict[str, Path]:
+    """Return the architecture files that come with Netwright, by name.
+
+    kinds: of their spaces, all by default.
+    """
     folder = Path(str(resources.files("netwright"))) / "architectures"
-    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    return {name: path for name, path in found.items() if not kinds or _kind(path) in kinds}
+
+
+def _kind(path: Path) -> str:
+    return str(json.loads(path.read_text())["space"]["kind"])
 
 
 def architecture_to_dict(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
@@ -64,9 +73,12 @@ def save_architecture(path: str | Path, space: SearchSpace, architecture: Archit
     Path(path).write_text(json.dumps(data, indent=1) + "\n")
 
 
-def load_architecture(source: str | Path) -> tuple[SearchSpace, Architecture]:
+def load_architecture(
+    source: str | Path, kinds: Collection[str] = ()
+) -> tuple[SearchSpace, Architecture]:
     """Read an architecture file, or a shipped one by its name ("v1").
 
+    kinds: of space, to name shipped ones by where there is no such file; others are read too.
     Raises `ArchitectureError` for a file that is missing, is no such file, or whose values,
     fingerprint or digest do not belong together. A file written by hand may leave the digest out.
     """
@@ -74,15 +86,14 @@ def load_architecture(source: str | Path) -> tuple[SearchSpace, Architecture]:
     try:
         data = json.loads(path.read_text())
     except OSError as error:
-        names = ", ".join(shipped())
+        names = ", ".join(shipped(kinds))
         raise ArchitectureError(
             f"an architecture must be a readable file or one of {names}; got {str(source)!r} "
             f"({error.strerror}); check the path"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ArchitectureError(
-            f"an architecture file must be JSON; {str(source)!r} is not ({error}); "
-            f"write it with save_architecture"
+            f"an architecture file must be JSON; {str(source)!r} is not ({error}); {WRITE}"
         ) from error
     return architecture_from_dict(data, str(source))
 
@@ -92,8 +103,7 @@ def architecture_from_dict(data: Any, where: str) -> tuple[SearchSpace, Architec
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ArchitectureError(
-            f"an architecture file must have format {FORMAT!r}; got {found!r} in {where}; "
-            f"write it with save_architecture"
+            f"an architecture file must have format {FORMAT!r}; got {found!r} in {where}; {WRITE}"
         )
     if not isinstance(data.get("space"), dict) or not isinstance(data.get("values"), dict):
         raise ArchitectureError(

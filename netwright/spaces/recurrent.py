@@ -132,6 +132,30 @@ class Cell:
             result |= {f"{owner}.combine": combine, f"{owner}.activation": activation}
         return result | {"cell.from": self.c_from, "cell.into": self.c_into}
 
+    @property
+    def dead(self) -> bool:
+        """Whether h_t is 0 at every step, whatever text and weights are.
+
+        For cells without biases that start from zeros, as children of the paper do: U h_(t-1) is 0
+        then, and a product with it too.
+        """
+        c_zero = True
+        while True:
+            zeros: list[bool] = []
+            c_stays = c_zero
+            for i, (combine, activation) in enumerate(self.nodes):
+                below = self.children(i)
+                operands = [zeros[child] for child in below] if below else [False, True]
+                zero = _zero(combine, operands)
+                c_stays = c_stays and (zero or i != self.c_from)
+                zero = zero and activation != "sigmoid"
+                if i == self.c_into:
+                    zero = _zero(self.inject[0], [zero, c_zero]) and self.inject[1] != "sigmoid"
+                zeros.append(zero)
+            if not zeros[-1] or c_stays == c_zero:
+                return zeros[-1]
+            c_zero = False
+
     def equations(self) -> list[str]:
         """Return the cell as equations, leaves first; n' is a node after the inject."""
         lines = []
@@ -152,6 +176,11 @@ class Cell:
 
     def _after(self, node: int) -> str:
         return f"n{node}'" if node == self.c_into else f"n{node}"
+
+
+def _zero(combine: str, operands: Sequence[bool]) -> bool:
+    """Say whether a combination is always 0, of operands that are or are not."""
+    return any(operands) if combine == "elem_mult" else all(operands)
 
 
 def _say(activation: str, combine: str, left: str, right: str, leaf: bool = False) -> str:

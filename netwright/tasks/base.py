@@ -161,6 +161,7 @@ class Config(ABC):
     """
 
     kind: ClassVar[str]  # of its search space
+    trains: ClassVar[tuple[str, ...]]  # the kinds of space whose architectures it trains
 
     name: str = "study"
     about: str = ""
@@ -218,6 +219,10 @@ class Config(ABC):
                     f"after a search only what comes after it may be set; --set changes {name}; "
                     f"leave it out, or search again with it"
                 )
+
+    def tunes_like(self, search: Config) -> bool:
+        """Say whether runs of the grid train as children of `search` did, but for their point."""
+        return self.identity() == search.identity()
 
     # --- the search -------------------------------------------------------------------------
 
@@ -277,8 +282,12 @@ class Config(ABC):
         """Return the points that `tune` tries, plain data that JSON gives back as they are."""
 
     @abstractmethod
+    def at(self, point: Mapping[str, Any] | None) -> Any:
+        """Return how a child is trained at a point of the grid, by its own settings for None."""
+
+    @abstractmethod
     def evaluate_point(
-        self, evaluator: Any, architecture: Architecture, point: Mapping[str, Any], seed: int
+        self, evaluator: Any, architecture: Architecture, point: Mapping[str, Any] | None, seed: int
     ) -> Evaluation:
         """Train at a point of the grid, on validation data; raises `ChildError` like evaluators."""
 

@@ -19,19 +19,35 @@ from netwright.errors import ArchitectureError, UsageError
 from netwright.tasks.results import Network
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
+EXPORTS = ("network.py", "network.pt2", "network.onnx")
 
 # From what network.json holds, and its path for errors, to the network with weights not yet its own
 Maker = Callable[[Mapping[str, Any], str], Network]
 
 
 def write_network(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
-    """Write both files, each whole or not at all; `description` has the key "format"."""
+    """Write both files, each whole or not at all; `description` has the key "format".
+
+    Exports of other weights are removed first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     weights = safetensors.torch.save(state)
     data = {**description, "weights": hashlib.sha256(weights).hexdigest()}
+    if (folder / DESCRIPTION).exists() and noted(folder, "weights") != data["weights"]:
+        for name in EXPORTS:
+            (folder / name).unlink(missing_ok=True)
     _replace(folder / WEIGHTS, weights)
     _replace(folder / DESCRIPTION, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def noted(folder: Path, key: str) -> Any:
+    """Return what the network's description in `folder` has under `key`, None where it has not."""
+    try:
+        data = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data.get(key) if isinstance(data, dict) else None
 
 
 def _replace(path: Path, content: bytes) -> None:

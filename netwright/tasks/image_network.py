@@ -62,6 +62,7 @@ class FinishedClassifier(Finished):
                 "whiten": result.preprocess.whiten,
                 "upsample": result.preprocess.upsample,
             },
+            "training": self.training,
             "result": dict(self.record),
         }
         write_network(folder, module, description)

@@ -94,6 +94,7 @@ class ImageConfig(Config):
     """
 
     kind: ClassVar[str] = "conv"
+    trains: ClassVar[tuple[str, ...]] = ("conv",)
 
     task: str = "images"
     space: conv.ConvSettings = field(default_factory=conv.ConvSettings)
@@ -179,7 +180,7 @@ class ImageConfig(Config):
         self,
         evaluator: ImageEvaluator,
         architecture: Architecture,
-        point: Mapping[str, Any],
+        point: Mapping[str, Any] | None,
         seed: int,
     ) -> Evaluation:
         """Train at a point of the grid; its rate goes before the architecture's own."""

@@ -80,6 +80,7 @@ class LanguageConfig(Config):
     """
 
     kind: ClassVar[str] = "recurrent"
+    trains: ClassVar[tuple[str, ...]] = ("recurrent", "gated")
 
     task: str = "language"
     space: recurrent.RecurrentSettings = field(default_factory=recurrent.RecurrentSettings)
@@ -116,6 +117,12 @@ class LanguageConfig(Config):
         split = ("unit", "strip", "validation", "test", "train_limit", "vocabulary")
         data = {f"data.{name}": getattr(self.data, name) for name in split}
         return {**super().fixed(), "space": self.space, **data}
+
+    def tunes_like(self, search: Config) -> bool:
+        """Say whether runs of the grid train as children of `search` did, but for their point."""
+        as_long = self.tune.epochs in (0, self.training.epochs)
+        as_much = self.tune.train_limit in (0, self.data.train_limit)
+        return as_long and as_much and super().tunes_like(search)
 
     def make_space(self) -> SearchSpace:
         """Return the search space."""
@@ -178,7 +185,7 @@ class LanguageConfig(Config):
         self,
         evaluator: LanguageEvaluator,
         architecture: Architecture,
-        point: Mapping[str, Any],
+        point: Mapping[str, Any] | None,
         seed: int,
     ) -> Evaluation:
         """Train at a point of the grid, for tune.epochs on tune.train_limit."""
@@ -197,7 +204,7 @@ class LanguageConfig(Config):
 
     def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
         """Read the text and solve the width for the final size."""
-        if space.kind not in (self.kind, "gated"):
+        if space.kind not in self.trains:
             super().check_final(space, architecture)
         data = self.make_evaluator(space).data
         self._check_length(len(data.train))
@@ -282,4 +289,5 @@ class LanguageConfig(Config):
             width=width,
             vocabulary=vocabulary,
             parameters=parameters_at(core, vocabulary, self.child, width),
+            dead=isinstance(core, Cell) and core.dead and not self.child.bias,
         )

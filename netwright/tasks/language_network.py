@@ -83,6 +83,7 @@ class FinishedLanguage(Finished):
             "unit": result.unit,
             "strip": result.strip,
             "vocabulary": list(result.vocabulary.units),
+            "training": self.training,
             "result": dict(self.record),
         }
         if not model.settings.shared:

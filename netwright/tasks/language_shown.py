@@ -19,13 +19,15 @@ from netwright.tasks.results import Shown
 class ShownCell(Shown):
     """A cell, or "lstm" or "gru", and the size of its language model.
 
-    width: hidden units. vocabulary: units of the text. parameters: of the whole model.
+    width: hidden units. vocabulary: units of the text. parameters: of the whole model. dead: its
+    output is always 0, see `Cell.dead`.
     """
 
     core: Core
     width: int
     vocabulary: int
     parameters: int
+    dead: bool = False
 
     def _equations(self) -> list[str]:
         return self.core.equations() if isinstance(self.core, Cell) else []
@@ -38,6 +40,7 @@ class ShownCell(Shown):
             "width": self.width,
             "vocabulary": self.vocabulary,
             "equations": self._equations(),
+            "dead": self.dead,
             "architecture": architecture_to_dict(self.space, self.architecture),
         }
 
@@ -50,9 +53,14 @@ class ShownCell(Shown):
 
     def summary(self) -> str:
         """Return how large its language model is."""
-        return (
+        size = (
             f"{self.parameters:,} parameters at width {self.width} for a vocabulary of "
             f"{self.vocabulary:,}"
+        )
+        return (
+            f"{size}\ndead: h_t is 0 at every step, so only frequencies are learned"
+            if self.dead
+            else size
         )
 
     def svg(self) -> str:

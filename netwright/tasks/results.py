@@ -18,12 +18,14 @@ from netwright.space import Architecture, SearchSpace
 class Finished(ABC):
     """The final network with all that its file and its report need.
 
-    record: plain data for the journal, the report and `--json`.
+    record: plain data for the journal, the report and `--json`. training: names what it came from,
+    equal for equal trainings; "" where nobody asked.
     """
 
     space: SearchSpace
     architecture: Architecture
     record: Mapping[str, Any]
+    training: str = ""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -224,8 +224,21 @@ def test_bad_settings_after_a_search_write_nothing(
     assert tree(study) == before
 
 
+def test_the_trials_of_a_study_where_all_failed_are_told(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "failed"
+    limit = ("--set", "training.time_limit=1e-9")
+    code, *_ = run("search", "digits", "--study", folder, *SETS, "--trials", 3, *limit)
+    assert code == 1
+    code, out, _ = run("top", folder)
+    assert code == 0
+    assert out.startswith("no trial has a score: all 3 failed; the last one: ")
+    assert f"netwright top {folder} --json" in out
+    assert "has none" in refused(run("train", folder), str(folder))
+
+
 def test_a_trial_must_be_there(study: Path, run: Run) -> None:
-    refused(run("show", study, 3), "from 0 to 2; got 3")
+    line = refused(run("show", study, 3), "from 0 to 2; got 3", f"at {study};")
+    assert "sqlite" not in line
     refused(run("show", "v1", 0), "goes with a study's folder")
 
 
@@ -238,6 +251,28 @@ def test_the_place_to_write_is_checked_before_any_work(
     refused(run("train", study, "--out", tmp_path / "file" / "x"), "is a file")
     refused(run("report", study, "--out", tmp_path / "study"), str(tmp_path))
     refused(run("show", study, "--svg", tmp_path / "no" / "it.svg"), "no/it.svg")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.epochs=2", ["training.epochs is 1 in", "and 2 in"]),
+        ("data.validation=0.3", ["data.validation is 0.25 in", "and 0.3 in"]),
+        ("child.widen=1", ["child.widen is 0 in", "and 1 in"]),
+    ],
+)
+def test_a_control_must_be_scored_alike(
+    setting: str, words: list[str], study: Path, run: Run, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    args = ["--trials", "3", "--set", "controller.name=random", "--set", "study.seed=4"]
+    assert run("search", "digits", "--study", other, *SETS, *args)[0] == 0
+    assert run("report", study, "--control", other, "--out", tmp_path / "it.html")[0] == 0
+    third = tmp_path / "third"
+    assert run("search", "digits", "--study", third, *SETS, *args, "--set", setting)[0] == 0
+    before = tree(tmp_path)
+    refused(run("report", study, "--control", third), "a control must", str(third), *words)
     assert tree(tmp_path) == before
 
 

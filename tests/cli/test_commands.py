@@ -243,7 +243,30 @@ def test_an_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(netwright.config, "load_config", interrupt)
     code, out, err = run("search", "digits")
     assert (code, out) == (130, "")
-    assert err.splitlines() == ["netwright: interrupted; go on with: netwright resume STUDY"]
+    assert err.splitlines() == ["netwright: interrupted; run the same command again"]
+
+
+@pytest.mark.parametrize("command", ["tune", "train", "resume"])
+def test_an_interrupt_says_what_goes_on(
+    command: str, study: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import netwright.tasks.images
+    from netwright.evaluators.image import ImageEvaluator
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(netwright.tasks.images, "train_final", interrupt)
+    monkeypatch.setattr(ImageEvaluator, "evaluate_module", interrupt)
+    more = ["--trials", "9"] if command == "resume" else []
+    code, _, err = run(command, study, *more)
+    assert code == 130
+    said = {
+        "tune": "run the same command again to go on; finished runs are kept",
+        "train": "run the same command again",
+        "resume": f"go on with: netwright resume {study}",
+    }
+    assert err.splitlines()[-1] == f"netwright: interrupted; {said[command]}"
 
 
 def test_a_message_is_one_line_whatever_a_path_holds(run: Run, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def write_config(path: Path, source: Path, unit: str, *more: str) -> Path:
         "training.batch = 4",
         "training.steps = 10",
         'training.optimiser = "adam"',
-        "training.learning_rate = 0.05",
+        "training.learning_rate = 0.005",
         'training.schedule = "cosine"',
         "training.scale = 0.3",
         "tune.top = 1",
@@ -138,7 +138,9 @@ def test_search_and_tune_say_it_in_words(mine: Path, run: Run, metric: str) -> N
     assert "dropout [0.1, 0.2]" in out
     code, out, _ = run("train", mine)
     assert code == 0
-    assert out.startswith(f"test {metric} ")
+    assert out.startswith("tuned: learning_rate 0.0")
+    assert f"dropout [0.1, 0.2] (validation {metric} " in out.splitlines()[0]
+    assert out.splitlines()[1].startswith(f"test {metric} ")
 
 
 def test_resume_goes_on_as_one_search_would(way: Road, run: Run, tmp_path: Path) -> None:
@@ -189,6 +191,50 @@ def test_tune_tries_the_grid_and_says_the_best_setting(way: Road) -> None:
     assert found["setting"]["dropout"] == [0.1, 0.2]
     assert found["score"] > 0
     assert way.events["tune"].count("tune") == 2
+
+
+def test_a_grid_worse_than_the_search_itself_is_not_taken(
+    mine: Path, run: Run, metric: str
+) -> None:
+    """Such rates teach nothing; all train 2 epochs on the same text."""
+    best = json.loads(run("top", mine, "--json")[1])["top"][0]
+    args = ("--set", "tune.learning_rates=[1e-6, 1e-5]")
+    code, out, _ = run("tune", mine, *args)
+    assert code == 0
+    own = f"the configuration's own settings: validation {metric} {best['score']:.4f}"
+    assert out == f"best of 2 runs: trial {best['trial']}, {own}\n"
+    found = json.loads(run("tune", mine, *args, "--json")[1])
+    assert (found["trial"], found["setting"], found["score"]) == (
+        best["trial"],
+        None,
+        best["score"],
+    )
+    trained = json.loads(run("train", mine, "--json")[1])
+    assert (trained["tuned"], trained["validation_score"]) == (True, best["score"])
+    assert trained["recipe"]["learning_rate"] == 0.005
+    assert trained["recipe"]["hidden_dropout"] == 0.0
+
+
+def test_runs_longer_than_the_search_are_compared_with_one_as_long(mine: Path, run: Run) -> None:
+    best = json.loads(run("top", mine, "--json")[1])["top"][0]
+    args = ("--set", "tune.epochs=3", "--set", "tune.learning_rates=[1e-6, 1e-5]", "--json")
+    found = json.loads(run("tune", mine, *args)[1])
+    assert (found["runs"], found["setting"]) == (3, None)
+    assert found["score"] != best["score"]  # 3 epochs, not 2
+
+
+def test_a_grid_trained_otherwise_is_run_again_and_counts(mine: Path, run: Run) -> None:
+    first = json.loads(run("tune", mine, "--json")[1])
+    again = json.loads(run("tune", mine, "--json")[1])
+    assert again == first
+    assert events_of(mine).count("tune") == 2
+    shorter = json.loads(run("tune", mine, "--set", "tune.epochs=1", "--json")[1])
+    assert events_of(mine).count("tune") == 5  # two, and the configuration's own
+    assert shorter["score"] != first["score"]
+    trained = json.loads(run("train", mine, "--json", "--out", mine / "shorter")[1])
+    assert trained["validation_score"] == shorter["score"]
+    assert json.loads(run("tune", mine, "--json")[1]) == first  # not trained again, and last
+    assert json.loads(run("train", mine, "--json")[1])["validation_score"] == first["score"]
 
 
 def test_train_opens_the_test_text_once(way: Road, metric: str) -> None:

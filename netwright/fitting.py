@@ -1,0 +1,84 @@
+"""What `netwright train CONFIG --cell` does: any architecture, any configuration of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from netwright import finishing
+from netwright.config import Config, load_config, task_of
+from netwright.console import err, goes_on
+from netwright.errors import UsageError
+from netwright.progress import counting
+from netwright.showing import named
+from netwright.space import Architecture, SearchSpace
+from netwright.spaces import shipped
+from netwright.tasks.results import Finished
+
+PAPER = "cifar10-v1"  # for networks of images that come without a configuration
+EXAMPLES = {"images": PAPER, "language": "ptb-small"}
+
+
+def fit(
+    cell: str, source: str | None, settings: Sequence[str]
+) -> tuple[Config, str, SearchSpace, Architecture]:
+    """Return the configuration, and name, space and architecture of what it is to train.
+
+    source: names the configuration. Raises `UsageError` where the two do not belong together.
+    """
+    config = load_config(PAPER) if source is None else load_config(source, settings)
+    name, space, architecture = named(cell, config if source else None)
+    if space.kind not in config.trains:
+        raise UsageError(_unfit(cell, space, config, source))
+    return (config if source else load_config(PAPER, settings)), name, space, architecture
+
+
+def _unfit(cell: str, space: SearchSpace, config: Config, source: str | None) -> str:
+    example = EXAMPLES[task_of(space)]
+    if source is None:
+        return (
+            f"--cell {cell} needs a configuration, which has the data and the recipe; got none; "
+            f"use netwright train {example} --cell {cell}, or a file of your own"
+        )
+    names = ", ".join(shipped(config.trains))
+    kind = "convolutional" if config.kind == "conv" else config.kind
+    return (
+        f"an architecture for {config.task} must be of a {kind} space; {cell!r} is of a "
+        f"{space.kind} space; with {source} use {names}, a file or STUDY:best, or take another "
+        f"configuration, such as {example}"
+    )
+
+
+def train_fitted(
+    config: Config,
+    name: str,
+    space: SearchSpace,
+    architecture: Architecture,
+    target: Path | None,
+    tune: bool,
+) -> tuple[Finished, Path]:
+    """Train and test with a bar; return the network and its folder, yet to be written."""
+    target = target or Path("runs") / f"{config.name}-{name}" / "network"
+    finishing.check_file(config, space, architecture, target, tune)
+    runs = len(finishing.points(config)) if tune else 0
+    if tune:
+        goes_on("finished runs of the grid")
+    with counting(err, "training", config.final_epochs + runs) as advance:
+        finished = finishing.train_file(
+            config,
+            space,
+            architecture,
+            name,
+            target,
+            lambda epoch, _: advance(f"epoch {epoch}"),
+            (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
+        )
+    return finished, target
+
+
+def say_setting(point: Mapping[str, Any] | None) -> str:
+    """Return a point of the grid in words."""
+    if not point:
+        return "the configuration's own settings"
+    return ", ".join(f"{name} {value}" for name, value in point.items())
