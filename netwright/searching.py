@@ -22,6 +22,9 @@ def run_search(config: Config, study: Study, trials: int, err: Console) -> bool:
     were not given the time.
     """
 
+    if len(study) >= trials:
+        return True
+
     def say(text: str) -> None:
         err.print(f"netwright: {text}", markup=False)
 
