@@ -195,7 +195,7 @@ class _Starts:
 # --- quality --------------------------------------------------------------------------------------
 
 
-STALENESS = {"queue": "importance", "ignored": "none"}  # of a queue; replicas take "sampling"
+STALENESS = {"weighted": "importance", "ignored": "none", "delayed": "sampling"}  # of a queue
 
 
 def quality(given: argparse.Namespace) -> None:
