@@ -54,9 +54,8 @@ def flat(architecture: Architecture) -> Evaluation:
     return Evaluation(reward=0.5, score=0.5, curve=(0.5,) * 50)
 
 
-def policy(space: SearchSpace, mode: Mode, seed: int = 0, **settings: float) -> PolicyGradient:
-    staleness = "importance" if mode.queue else "sampling"
-    made = PolicySettings(staleness=staleness, **settings)  # type: ignore[arg-type]
+def policy(space: SearchSpace, seed: int = 0, **settings: float) -> PolicyGradient:
+    made = PolicySettings(**settings)  # type: ignore[arg-type]
     return PolicyGradient(space, made, seed=seed)
 
 
@@ -73,7 +72,7 @@ def cost(trials: int) -> None:
             return _ours(space, RandomSearch(space, batch=8), trials)
 
         def learning(space: SearchSpace = space, mode: Mode = queue) -> tuple[float, float]:
-            return _ours(space, policy(space, mode), trials)
+            return _ours(space, policy(space), trials)
 
         rows += [(f"journal alone, {name}", journal), (f"with controller, {name}", learning)]
     rows.append(("Optuna, TPE, SQLite, 60 choices", lambda: _optuna(min(trials, 200))))
@@ -166,7 +165,7 @@ def load(trials_each: int) -> None:
             executor = Simulated(workers, duration, lost)
             with tempfile.TemporaryDirectory() as folder:
                 url = sqlite_url(Path(folder) / "s.db")
-                made = policy(space, mode)
+                made = policy(space)
                 study = Study(space, made, Additive(space), url, mode=mode, clock=executor)
                 watch = _Starts(study)
                 _, own = _timed(lambda: study.run(trials, executor, watch.see), 1)  # noqa: B023
@@ -195,7 +194,7 @@ class _Starts:
 # --- quality --------------------------------------------------------------------------------------
 
 
-STALENESS = {"weighted": "importance", "ignored": "none", "delayed": "sampling"}  # of a queue
+STALENESS = {"queue": "sampling", "weighted": "importance", "ignored": "none"}  # of a queue
 
 
 def quality(given: argparse.Namespace) -> None:

@@ -32,7 +32,10 @@ SetOpt = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=5; repeat.")
 ]
 TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials to reach.")]
-WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Children at once.")]
+WorkersOpt = Annotated[
+    str | None,
+    typer.Option("--workers", metavar="N|auto", help="Children at once; auto measures."),
+]
 StudyOpt = Annotated[
     str | None,
     typer.Option("--study", help="The study's folder, runs/NAME by default, or a database's URL."),
@@ -44,6 +47,15 @@ def _prepare(config: Config) -> None:
 
     config.execution.check_device()
     set_threads(config)
+
+
+def _workers(text: str) -> int:
+    """Return the number of workers, 0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--workers must be 1 or more, or auto; got {text!r}; use --workers auto")
+    return int(text)
 
 
 @app.callback()
@@ -103,7 +115,7 @@ def search(
     from netwright.workspace import Workspace
 
     extra = [f"study.trials={trials}"] if trials is not None else []
-    extra += [f"execution.workers={workers}"] if workers is not None else []
+    extra += [f"execution.workers={_workers(workers)}"] if workers is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
     _prepare(loaded)
@@ -123,7 +135,7 @@ def resume(
     place = Workspace(study)
     config, opened = place.open()
     if workers is not None:
-        config = replace(config, execution=replace(config.execution, workers=workers))
+        config = replace(config, execution=replace(config.execution, workers=_workers(workers)))
     _prepare(config)
     _search(place, config, opened, trials or config.study.trials, as_json)
 

@@ -78,7 +78,9 @@ class Evaluator(Protocol):
 class Executor(Protocol):
     """Runs evaluations somewhere."""
 
-    workers: int  # how many run at once; may change as machines come and go
+    @property
+    def workers(self) -> int:
+        """How many run at once; may change as machines come and go."""
 
     def submit(
         self, evaluator: Evaluator, architecture: Architecture, seed: int

@@ -28,11 +28,15 @@ def run_search(config: Config, study: Study, trials: int, err: Console) -> bool:
     def say(text: str) -> None:
         err.print(f"netwright: {text}", markup=False)
 
+    if config.execution.workers == 0:
+        say("measuring how many workers this machine feeds best, once")
     with (
-        config.execution.executor() as executor,
+        config.execution.running() as (executor, said),
         search_progress(err, study, trials) as on_trial,
         graceful(study.stop, say) as stopping,
     ):
+        if said:
+            say(said)
         study.run(trials, executor, on_trial, say)
     return len(study) >= trials or not stopping.asked
 

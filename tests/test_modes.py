@@ -137,8 +137,7 @@ def _lost(architecture: Architecture, seed: int) -> Exception | None:
 
 
 def _study(storage: str, mode: Mode, executor: Simulated, space: SearchSpace = SPACE) -> Study:
-    staleness = "importance" if mode.queue else "sampling"
-    controller = PolicyGradient(space, _settings(staleness=staleness), seed=1)
+    controller = PolicyGradient(space, _settings(), seed=1)
     task = Additive(space, noise=0.01)
     return Study(space, controller, task, storage, seed=1, mode=mode, clock=executor)
 
@@ -226,7 +225,7 @@ def test_a_study_goes_on_only_in_its_own_mode(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "s.db")
     executor = Simulated(2, _durations)
     _study(url, QUEUE, executor).run(4, executor)
-    controller = PolicyGradient(SPACE, _settings(staleness="importance"), seed=1)
+    controller = PolicyGradient(SPACE, _settings(), seed=1)
     with pytest.raises(StudyError, match="mode queue was 'True' and is 'False'"):
         Study(SPACE, controller, storage=url, seed=1)
 
@@ -246,7 +245,7 @@ def test_a_checkpoint_gives_the_bits_that_replaying_gives(
     assert last - 40 < kept[0] <= last
     reopened = _study(url, mode, executor)
     assert _equal(_bits(reopened), _bits(study))
-    plain = PolicyGradient(SPACE, _settings(staleness=_staleness(study)), seed=1)
+    plain = PolicyGradient(SPACE, _settings(), seed=1)
     for _ in keeper.replay(plain, study._keeper.ledger.trials, study.events()):
         pass
     live = study.controller.state_dict()
@@ -269,12 +268,6 @@ def test_an_unsound_checkpoint_or_one_of_other_versions_is_passed_over(
         store.add_checkpoint(versions, state)
         assert _equal(_bits(_study(url, QUEUE, executor)), _bits(study))
     store.close()
-
-
-def _staleness(study: Study) -> str:
-    controller = study.controller
-    assert isinstance(controller, PolicyGradient)
-    return controller.settings.staleness
 
 
 def _same(a: object, b: object) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
-import os
 import pickle
 import signal
 import threading
@@ -18,53 +18,21 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from netwright.errors import ChildError, TimeLimitError
+from netwright.executors import worker
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.trial import Evaluation
-
-_evaluators: dict[int, Evaluator] = {}  # of this worker, so that data are read once
 
 
 def _begin(threads: int) -> None:
     """Set a new worker up; an interrupt from the terminal is the coordinator's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _evaluate(
-    key: int, pickled: bytes, architecture: Architecture, seed: int, device: str
-) -> bytes:
-    """Return the pickled evaluation, so that what cannot be sent fails the child alone."""
-    if key not in _evaluators:
-        _evaluators.clear()
-        _evaluators[key] = pickle.loads(pickled)
-    try:
-        result = _evaluators[key].evaluate(architecture, seed, device)
-    except Exception as error:
-        raise _sendable(error) from None
-    try:
-        return pickle.dumps(result)
-    except Exception as error:
-        raise ChildError(f"its result cannot be sent to another process: {error}") from error
-
-
-def _sendable(error: Exception) -> Exception:
-    if isinstance(error, TimeoutError):
-        return ChildError(f"{type(error).__name__}: {error}")  # the pool says so of a hung worker
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return ChildError(f"{type(error).__name__}: {error}")
-    return error
+    worker.set_threads(threads)
 
 
 @dataclass(frozen=True)
 class _Task:
-    key: int
+    key: str
     pickled: bytes
     architecture: Architecture
     seed: int
@@ -77,7 +45,8 @@ class Processes:
     workers: >= 1. devices: torch devices, handed out evenly. threads: of torch in each worker, 0
     leaves its own number. time_limit: seconds after which a child is killed with its worker, 0 for
     none; the evaluator's own limit, which needs no killing, should be shorter. retries: how often
-    an evaluation whose worker died or was killed is tried again before it fails, >= 0.
+    an evaluation whose worker died or was killed is tried again before it fails, >= 0. recycle:
+    evaluations after which a worker is started afresh, 0 for never; what one leaks is gone with it.
 
     A worker that dies costs its evaluation alone. Close it with `shutdown`, which kills what runs.
     """
@@ -90,8 +59,9 @@ class Processes:
         threads: int = 1,
         time_limit: float = 0.0,
         retries: int = 1,
+        recycle: int = 0,
     ) -> None:
-        if workers < 1 or not devices or retries < 0:
+        if workers < 1 or not devices or retries < 0 or recycle < 0:
             raise ValueError(
                 f"workers must be 1 or more, with a device and no negative retries; got "
                 f"{workers}, {list(devices)}, {retries}"
@@ -101,12 +71,13 @@ class Processes:
         self.retries = retries
         self._busy = Counter(dict.fromkeys(devices, 0))
         self._lock = threading.Lock()
-        self._pickled: tuple[Evaluator, int, bytes] | None = None
+        self._pickled: tuple[Evaluator, str, bytes] | None = None
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_begin,
             initargs=(threads,),
             context=multiprocessing.get_context("spawn"),
+            max_tasks=recycle,
         )
 
     def submit(
@@ -114,8 +85,8 @@ class Processes:
     ) -> Future[Evaluation]:
         """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
         if self._pickled is None or self._pickled[0] is not evaluator:
-            key = 0 if self._pickled is None else self._pickled[1] + 1
-            self._pickled = (evaluator, key, pickle.dumps(evaluator))
+            pickled = pickle.dumps(evaluator)
+            self._pickled = (evaluator, hashlib.sha256(pickled).hexdigest(), pickled)
         with self._lock:
             device = min(self._busy, key=lambda name: self._busy[name])
             self._busy[device] += 1
@@ -126,7 +97,7 @@ class Processes:
 
     def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> None:
         inner = self._pool.schedule(
-            _evaluate,
+            worker.evaluate,
             args=(task.key, task.pickled, task.architecture, task.seed, task.device),
             timeout=self.time_limit or None,
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
@@ -18,10 +16,11 @@ from netwright.controllers.random import RandomSearch
 from netwright.depth import DepthSchedule
 from netwright.errors import ArchitectureError, ConfigError, out_of_range
 from netwright.loop import Mode
-from netwright.protocols import Controller, Evaluator, Executor
+from netwright.protocols import Controller, Evaluator
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
 from netwright.study import Study
+from netwright.tasks.execution import ExecutionSettings
 from netwright.tasks.results import Finished, Shown
 from netwright.trial import Evaluation, Metric
 
@@ -42,14 +41,10 @@ def combinations(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 class ControllerSettings(PolicySettings):
     """Which controller, and the policy gradient's settings.
 
-    name: "policy_gradient" (the paper's REINFORCE) or "random". staleness: "auto" is "importance"
-    where the study's mode is a queue, "sampling" otherwise.
+    name: "policy_gradient" (the paper's REINFORCE) or "random".
     """
 
     name: str = "policy_gradient"
-    staleness: str = "auto"
-
-    STALENESS: ClassVar[tuple[str, ...]] = ("auto", *PolicySettings.STALENESS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,60 +89,6 @@ class StudySettings:
             raise ConfigError(
                 f"study.failure_reward must be finite; got {self.failure_reward}; use 0.0"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutionSettings:
-    """Where children run; no part of what a study is.
-
-    device: a torch device. threads: of torch, in each worker, 0 leaves its own number.
-    workers: children at once, >= 1; with 1 they are trained in this process. retries: how often a
-    child whose worker died or was killed is tried again, >= 0. hang_limit: seconds after which a
-    child is killed with its worker, 0 for none.
-    """
-
-    device: str = "cpu"
-    threads: int = 0
-    workers: int = 1
-    retries: int = 1
-    hang_limit: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, low in (("threads", 0), ("workers", 1), ("retries", 0), ("hang_limit", 0)):
-            if not low <= getattr(self, name) < float("inf"):
-                rule = f"must be {low} or more"
-                raise ConfigError(out_of_range(f"execution.{name}", rule, getattr(self, name)))
-        try:
-            torch.device(self.device)
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"execution.device must be a torch device; got {self.device!r}; use cpu or cuda"
-            ) from error
-
-    @contextmanager
-    def executor(self) -> Iterator[Executor]:
-        """Give what trains the children, and shut it down in the end."""
-        from netwright.executors.local import InProcess
-        from netwright.executors.processes import Processes
-
-        made: Executor = InProcess(self.device)
-        if self.workers > 1:
-            limits: dict[str, Any] = {"time_limit": self.hang_limit, "retries": self.retries}
-            made = Processes(self.workers, (self.device,), threads=self.threads, **limits)
-        try:
-            yield made
-        finally:
-            made.shutdown()
-
-    def check_device(self) -> None:
-        """Raise `ConfigError` where this machine has no such device."""
-        try:
-            torch.empty(1, device=self.device).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ConfigError(
-                f"execution.device must be a device of this machine; {self.device!r} is not "
-                f"({str(error).splitlines()[0][:80]}); use --set execution.device=cpu"
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +190,6 @@ class Config(ABC):
             return RandomSearch(space, seed=seed, batch=self.controller.batch)
         fields = {f.name for f in dataclasses.fields(PolicySettings)}
         values = {n: v for n, v in vars(self.controller).items() if n in fields}
-        if values["staleness"] == "auto":
-            values["staleness"] = "importance" if self.study.mode == "queue" else "sampling"
         return PolicyGradient(space, PolicySettings(**values), seed=seed)
 
     def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
 
 import pytest
 
 from netwright.errors import ChildError
+from netwright.executors.cluster import RayExecutor
 from netwright.executors.local import InProcess
 from netwright.executors.processes import Processes
-from netwright.protocols import Executor
+from netwright.executors.simulated import Simulated
+from netwright.protocols import Evaluator, Executor
 from netwright.space import Architecture
 from netwright.trial import Evaluation
+from tests.ray_cluster import two_nodes
 from tests.strategies import small_space
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {
     "in_process": InProcess,
     "processes": lambda: Processes(2),
+    "simulated": lambda: _Waited(2, lambda architecture, seed: 1.0),
 }
+
+
+class _Waited(Simulated):
+    """Ends each child at once, as its clock would."""
+
+    def submit(
+        self, evaluator: Evaluator, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        future = super().submit(evaluator, architecture, seed)
+        ended: SimpleQueue[Future[Evaluation]] = SimpleQueue()
+        future.add_done_callback(ended.put)
+        self.wait(ended, 0.0)
+        return future
 
 
 class _Evaluator:
@@ -29,9 +49,14 @@ class _Evaluator:
         return Evaluation(reward=float(seed), score=float(seed), details={"device": device})
 
 
-@pytest.fixture(params=sorted(EXECUTORS))
-def executor(request: pytest.FixtureRequest) -> Executor:
-    return EXECUTORS[request.param]()
+@pytest.fixture(params=[*sorted(EXECUTORS), "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param != "ray":
+        yield EXECUTORS[request.param]()
+        return
+    with two_nodes() as (cluster, _), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield RayExecutor(address=cluster.address)
 
 
 def test_futures_hold_results_and_exceptions(executor: Executor) -> None:

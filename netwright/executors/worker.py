@@ -1,0 +1,49 @@
+"""What runs in a worker of any kind: an evaluator kept between children, and what can be sent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+from netwright.errors import ChildError
+from netwright.protocols import Evaluator
+from netwright.space import Architecture
+
+_evaluators: dict[str, Evaluator] = {}  # of this worker, so that data are read once
+
+
+def set_threads(threads: int) -> None:
+    """Give torch its number of threads in this worker; 0 leaves its own."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def evaluate(key: str, pickled: bytes, architecture: Architecture, seed: int, device: str) -> bytes:
+    """Return the pickled evaluation, so that what cannot be sent fails the child alone.
+
+    key: names the pickled evaluator among those of all coordinators. Raises what can be sent.
+    """
+    if key not in _evaluators:
+        _evaluators.clear()
+        _evaluators[key] = pickle.loads(pickled)
+    try:
+        result = _evaluators[key].evaluate(architecture, seed, device)
+    except Exception as error:
+        raise _sendable(error) from None
+    try:
+        return pickle.dumps(result)
+    except Exception as error:
+        raise ChildError(f"its result cannot be sent to another process: {error}") from error
+
+
+def _sendable(error: Exception) -> Exception:
+    if isinstance(error, TimeoutError):
+        return ChildError(f"{type(error).__name__}: {error}")  # pools say so of a hung worker
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return ChildError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,114 @@
+"""Where children run: no part of what a study is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from netwright.errors import ConfigError, out_of_range
+from netwright.executors.probe import Choice, best_workers
+from netwright.protocols import Executor
+
+EXECUTORS = ("auto", "in_process", "processes", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """Where children run; no part of what a study is.
+
+    executor: "auto" (this process with one worker, processes with more), "in_process",
+    "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly;
+    `device` where there are none. threads: of torch, in each worker, 0 leaves its own number.
+    workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
+    cluster has room for. retries: how often a child whose worker died or was killed is tried again,
+    >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for none. recycle:
+    children after which a worker of "processes" is started afresh, 0 for never; what one leaks is
+    gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a child takes of a
+    Ray cluster, fractions too, >= 0.
+    """
+
+    executor: str = "auto"
+    device: str = "cpu"
+    devices: tuple[str, ...] = ()
+    threads: int = 0
+    workers: int = 1
+    retries: int = 1
+    hang_limit: float = 0.0
+    recycle: int = 0
+    address: str = ""
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.executor not in EXECUTORS:
+            rule = f"must be one of {', '.join(EXECUTORS)}"
+            raise ConfigError(out_of_range("execution.executor", rule, self.executor, "auto"))
+        for name in ("threads", "workers", "retries", "hang_limit", "recycle", "cpus", "gpus"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                rule = "must be 0 or more"
+                raise ConfigError(out_of_range(f"execution.{name}", rule, getattr(self, name)))
+        if self.executor == "in_process" and self.workers > 1:
+            rule = "must be 1 in this process"
+            raise ConfigError(out_of_range("execution.workers", rule, self.workers, 1))
+        if self.executor == "ray" and not self.cpus + self.gpus > 0:
+            rule = "must be above 0 where a child takes no GPU"
+            raise ConfigError(out_of_range("execution.cpus", rule, self.cpus, 1))
+        for name in (self.device, *self.devices):
+            _check_name(name)
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[Executor, str]]:
+        """Give what trains the children, and a word on it; shut it down in the end."""
+        made, said = self._made()
+        try:
+            yield made, said
+        finally:
+            made.shutdown()
+
+    def _made(self) -> tuple[Executor, str]:
+        from netwright.executors.local import InProcess
+        from netwright.executors.processes import Processes
+
+        limits: dict[str, Any] = {"time_limit": self.hang_limit, "retries": self.retries}
+        if self.executor == "ray":
+            from netwright.executors.cluster import RayExecutor
+
+            share: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "threads": self.threads}
+            cluster = RayExecutor(self.workers, self.address, **share, **limits)
+            return cluster, f"Ray, {cluster.workers} children at once"
+        chosen = self.choice()
+        if self.executor != "processes" and chosen.workers == 1:
+            return InProcess(self.device), chosen.said
+        devices = self.devices or (self.device,)
+        limits |= {"threads": chosen.threads, "recycle": self.recycle}
+        return Processes(chosen.workers, devices, **limits), chosen.said
+
+    def choice(self) -> Choice:
+        """Return the workers and the threads of each, measured where `workers` is 0."""
+        if self.workers or self.executor == "in_process":
+            return Choice(max(self.workers, 1), self.threads, "")
+        return best_workers(self.devices or (self.device,), self.threads)
+
+    def check_device(self) -> None:
+        """Raise `ConfigError` where this machine has no such device."""
+        for name in (self.device, *self.devices):
+            try:
+                torch.empty(1, device=name).cpu()
+            except (RuntimeError, AssertionError, NotImplementedError) as error:
+                raise ConfigError(
+                    f"execution.device must be a device of this machine; {name!r} is not "
+                    f"({str(error).splitlines()[0][:80]}); use --set execution.device=cpu"
+                ) from error
+
+
+def _check_name(name: str) -> None:
+    try:
+        torch.device(name)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"execution.device must be a torch device; got {name!r}; use cpu or cuda"
+        ) from error

@@ -1,0 +1,125 @@
+"""Where children run: settings, and how many workers a machine feeds best."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from netwright.errors import ConfigError
+from netwright.executors import probe
+from netwright.executors.local import InProcess
+from netwright.executors.probe import Choice, best_workers
+from netwright.executors.processes import Processes
+from netwright.space import Architecture
+from netwright.tasks import execution
+from netwright.tasks.execution import ExecutionSettings
+from netwright.trial import Evaluation
+from tests.strategies import small_space
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "cores", lambda: 8)
+    return tmp_path / "netwright" / "workers.json"
+
+
+def test_the_fastest_case_is_chosen_and_kept(cache: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def measure(workers: int, threads: int) -> float:
+        asked.append((workers, threads))
+        return {1: 10.0, 2: 18.0, 4: 30.0, 8: 31.0}[workers]
+
+    chosen = best_workers(measure=measure)
+    assert asked == [(1, 8), (2, 4), (4, 2), (8, 1)]
+    assert chosen == Choice(4, 2, "4 workers of 2 threads: 3.0 times as fast as 1 of 8")
+    assert best_workers(measure=measure) == chosen
+    assert len(asked) == 4  # kept
+    key = next(iter(json.loads(cache.read_text())))
+    assert "8 processors" in key
+    cache.write_text("not json")
+    assert best_workers(measure=measure) == chosen
+    assert len(asked) == 8
+
+
+def test_one_worker_where_more_are_no_faster() -> None:
+    assert best_workers(measure=lambda workers, threads: 10.0).workers == 1
+
+
+def test_fixed_threads_and_devices_leave_less_to_choose() -> None:
+    chosen = best_workers(threads=2, measure=lambda workers, threads: float(workers))
+    assert (chosen.workers, chosen.threads) == (4, 2)
+    assert best_workers(("cuda:0", "cuda:1")).workers == 2
+
+
+def test_one_processor_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "cores", lambda: 1)
+    assert best_workers() == Choice(1, 1, "1 worker: there is one processor")
+
+
+def test_a_real_measurement_counts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SECONDS", 0.3)
+    assert probe._measured(1, 1) > 0
+
+
+def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Choice(3, 2, "3"))
+    made: list[tuple[int, object]] = []
+
+    class Fake(Processes):
+        def __init__(self, workers: int, devices: object, **settings: object) -> None:
+            made.append((workers, settings["threads"]))
+
+        def shutdown(self) -> None:
+            return
+
+    monkeypatch.setattr("netwright.executors.processes.Processes", Fake)
+    with ExecutionSettings(workers=0).running() as (executor, said):
+        assert isinstance(executor, Fake)
+        assert said == "3"
+    with ExecutionSettings(workers=2, threads=1).running():
+        pass
+    with ExecutionSettings(executor="processes").running():
+        pass
+    assert made == [(3, 2), (2, 1), (1, 0)]
+    with ExecutionSettings().running() as (executor, said):
+        assert isinstance(executor, InProcess)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"executor": "cloud"}, "execution.executor must be one of auto, in_process"),
+        ({"executor": "in_process", "workers": 2}, "execution.workers must be 1 in this process"),
+        ({"executor": "ray", "cpus": 0.0}, "execution.cpus must be above 0"),
+        ({"recycle": -1}, "execution.recycle must be 0 or more; got -1"),
+        ({"devices": ("tpuu",)}, "must be a torch device; got 'tpuu'"),
+    ],
+)
+def test_bad_settings_are_one_line(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ExecutionSettings(**settings)  # type: ignore[arg-type]
+
+
+class Leaking:
+    """Keeps what it has allocated, and says who it is."""
+
+    kept: list[bytes] = []  # noqa: RUF012
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        self.kept.append(bytes(1000))
+        return Evaluation(reward=float(len(self.kept)), score=float(os.getpid()))
+
+
+def test_a_worker_that_leaks_is_started_afresh() -> None:
+    executor = Processes(1, threads=0, recycle=2)
+    architecture = next(iter(small_space().enumerate()))
+    evaluator = Leaking()
+    found = [executor.submit(evaluator, architecture, i).result(60) for i in range(4)]
+    executor.shutdown()
+    assert [e.reward for e in found] == [1.0, 2.0, 1.0, 2.0]
+    assert len({e.score for e in found}) == 2
