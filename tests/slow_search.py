@@ -40,7 +40,7 @@ class Sleeping(Additive):
 
 @app.command()
 def search(folder: Path, seconds: float, workers: int, trials: int = 100_000) -> None:
-    config = load_config("digits", [f"execution.workers={workers}"])
+    config = load_config("digits", [f"execution.workers={workers}", "execution.threads=0"])
     controller = killed.study("sqlite://").controller
     study = Study(
         killed.SPACE, controller, Sleeping(seconds), sqlite_url(folder / "study.db"), seed=7
