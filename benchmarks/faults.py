@@ -12,6 +12,7 @@ import random
 import signal
 import sqlite3
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.training.limits import memory_limit
 from netwright.trial import Evaluation, Trial, TrialState
+from tests.postgres import running
 
 SPACE = choices_space(12, 3)
 KINDS = ("worker killed", "worker hung", "out of memory", "NaN", "exception", "unpicklable result")
@@ -262,17 +264,58 @@ def _alive(pid: int) -> bool:
         return False
 
 
+# --- the database goes away -------------------------------------------------------------------
+
+
+def outage(seconds: float) -> None:
+    """Stop a real PostgreSQL server under a search for a while; compare with one left alone."""
+    trials = 400
+    whole = _study(None)
+    whole.run(trials)
+    with running() as server:
+        controller = PolicyGradient(SPACE, PolicySettings(batch=4, learning_rate=0.01), seed=7)
+        task = Slow(SPACE, noise=0.05)
+        study = Study(SPACE, controller, task, server.new_database(), seed=7)
+        said: list[str] = []
+
+        def away() -> None:
+            while len(study) < 100:
+                time.sleep(0.01)
+            server.stop()
+            time.sleep(seconds)
+            server.start()
+
+        thread = threading.Thread(target=away)
+        thread.start()
+        study.run(trials, say=said.append)
+        thread.join()
+        same = _outcomes(study.trials) == _outcomes(whole.trials)
+        bits = _bits(study) == _bits(whole)
+        study.store.close()
+    for line in said:
+        print(f"  {line.splitlines()[0][:160]}")
+    print(
+        f"PostgreSQL stopped for {seconds:.0f} s: {trials} trials, as those of the undisturbed "
+        f"search: {same}; controller bit-identical: {bits}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--each", type=int, default=100)
     parser.add_argument("--orphans", type=int, default=10)
+    parser.add_argument("--outage", type=float, default=60.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    kills(given.kills)
-    for kind in KINDS:
+    if given.kills:
+        kills(given.kills)
+    for kind in KINDS if given.each else ():
         faults(kind, given.each)
-    orphans(given.orphans)
+    if given.orphans:
+        orphans(given.orphans)
+    if given.outage:
+        outage(given.outage)
 
 
 if __name__ == "__main__":
