@@ -4,8 +4,8 @@
 
 v1 at 15 layers with anchors (60 decisions, 105 connections), one thread. Ratio in one run: n
 architectures advanced together against n sampled and scored one by one by the same code.
-Last result (2 cores, torch 2.13.0, an idle machine): 1.37 ms at batch 64, 4.01 ms
-at batch 8, 24.8 ms one by one (18.1 and 6.2 times).
+Last result (2 cores, torch 2.13.0, one other process beside it): 1.44 ms at batch 64, 2.91 ms
+at batch 8, 14.1 ms one by one (9.8 and 4.8 times).
 """
 
 from __future__ import annotations
