@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netwright.console import err, goes_on, out, print_json, resume_from, run, say
+from netwright.console import err, goes_on, out, print_json, run, say
 from netwright.errors import NetwrightError, UsageError
 
 if TYPE_CHECKING:
@@ -47,15 +47,6 @@ def _prepare(config: Config) -> None:
 
     config.execution.check_device()
     set_threads(config)
-
-
-def _workers(text: str) -> int:
-    """Return the number of workers, 0 for auto."""
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--workers must be 1 or more, or auto; got {text!r}; use --workers auto")
-    return int(text)
 
 
 @app.callback()
@@ -112,14 +103,15 @@ def search(
 ) -> None:
     """Search an architecture: sample, train, learn, again."""
     from netwright.config import load_config
+    from netwright.searching import search_and_say, workers_of
     from netwright.workspace import Workspace
 
     extra = [f"study.trials={trials}"] if trials is not None else []
-    extra += [f"execution.workers={_workers(workers)}"] if workers is not None else []
+    extra += [f"execution.workers={workers_of(workers)}"] if workers is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
     _prepare(loaded)
-    _search(place, loaded, place.begin(loaded), loaded.study.trials, as_json)
+    search_and_say(place, loaded, place.begin(loaded), loaded.study.trials, as_json)
 
 
 @app.command()
@@ -130,41 +122,15 @@ def resume(
     as_json: JsonOpt = False,
 ) -> None:
     """Go on with a search that stopped, or take it further with --trials."""
+    from netwright.searching import search_and_say, workers_of
     from netwright.workspace import Workspace
 
     place = Workspace(study)
     config, opened = place.open()
     if workers is not None:
-        config = replace(config, execution=replace(config.execution, workers=_workers(workers)))
+        config = replace(config, execution=replace(config.execution, workers=workers_of(workers)))
     _prepare(config)
-    _search(place, config, opened, trials or config.study.trials, as_json)
-
-
-def _search(place: Workspace, config: Config, study: Study, trials: int, as_json: bool) -> None:
-    from netwright.searching import run_search
-
-    resume_from(place.name)
-    if not run_search(config, study, trials, err):
-        raise KeyboardInterrupt
-    done = study.trials
-    failed = [trial for trial in done if not trial.completed]
-    if len(failed) == len(done):
-        raise NetwrightError(
-            f"all {len(done)} trials failed; the last one: {failed[-1].failure}; see "
-            f"netwright top {place.name} --json"
-        )
-    best = study.best
-    if as_json:
-        from netwright.showing import row_of
-
-        print_json({"study": place.name, "trials": len(done), "best": row_of(best)})
-        return
-    say(
-        f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
-        f"validation {config.metric.name} {best.score:.4f}"
-    )
-    where = place.name
-    say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
+    search_and_say(place, config, opened, trials or config.study.trials, as_json)
 
 
 @app.command()

@@ -8,14 +8,17 @@ from typing import Any
 from rich.console import Console
 
 from netwright.config import Config
+from netwright.console import err, print_json, resume_from, say
+from netwright.errors import NetwrightError, UsageError
 from netwright.interrupts import graceful
 from netwright.progress import say_progress, search_progress
+from netwright.showing import row_of
 from netwright.study import Study
 from netwright.trial import TrialState
 from netwright.workspace import Workspace
 
 
-def run_search(config: Config, study: Study, trials: int, err: Console) -> bool:
+def run_search(config: Config, study: Study, trials: int, console: Console) -> bool:
     """Run a search with a bar, on the configured workers; say whether it came to its end.
 
     Ctrl-C and SIGTERM let the children that run end, see `graceful`; `KeyboardInterrupt` where they
@@ -25,20 +28,55 @@ def run_search(config: Config, study: Study, trials: int, err: Console) -> bool:
     if len(study) >= trials:
         return True
 
-    def say(text: str) -> None:
-        err.print(f"netwright: {text}", markup=False)
+    def tell(text: str) -> None:
+        console.print(f"netwright: {text}", markup=False)
 
     if config.execution.workers == 0:
-        say("measuring how many workers this machine feeds best, once")
+        tell("measuring how many workers this machine feeds best, once")
     with (
         config.execution.running() as (executor, said),
-        search_progress(err, study, trials) as on_trial,
-        graceful(study.stop, say) as stopping,
+        search_progress(console, study, trials) as on_trial,
+        graceful(study.stop, tell) as stopping,
     ):
         if said:
-            say(said)
-        study.run(trials, executor, on_trial, say)
+            tell(said)
+        study.run(trials, executor, on_trial, tell)
     return len(study) >= trials or not stopping.asked
+
+
+def workers_of(text: str) -> int:
+    """Return the number of workers that `--workers` names, 0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--workers must be 1 or more, or auto; got {text!r}; use --workers auto")
+    return int(text)
+
+
+def search_and_say(
+    place: Workspace, config: Config, study: Study, trials: int, as_json: bool
+) -> None:
+    """Run a search and print its best; raises where every trial failed or it was interrupted."""
+    resume_from(place.name)
+    if not run_search(config, study, trials, err):
+        raise KeyboardInterrupt
+    done = study.trials
+    failed = [trial for trial in done if not trial.completed]
+    if len(failed) == len(done):
+        raise NetwrightError(
+            f"all {len(done)} trials failed; the last one: {failed[-1].failure}; see "
+            f"netwright top {place.name} --json"
+        )
+    best = study.best
+    if as_json:
+        print_json({"study": place.name, "trials": len(done), "best": row_of(best)})
+        return
+    say(
+        f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
+        f"validation {config.metric.name} {best.score:.4f}"
+    )
+    where = place.name
+    say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
 
 
 def status(place: Workspace) -> dict[str, Any]:

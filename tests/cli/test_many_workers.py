@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from netwright.errors import StudyError
+from netwright.executors.probe import Choice
 from netwright.journal.lease import Lease
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
+from netwright.tasks import execution
 from tests import killed
+from tests.cli.conftest import SETS, Run, refused
 
 
 @contextmanager
@@ -187,3 +190,16 @@ def test_status_shows_a_search_from_another_process(tmp_path: Path) -> None:
         process.wait()
         assert "died; go on with: netwright resume" in _status(folder)
         store.close()
+
+
+def test_workers_are_a_number_or_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(run("search", "digits", "--study", tmp_path / "s", "--workers", "many"), "got 'many'")
+    refused(run("search", "digits", "--study", tmp_path / "s", "--workers", "0"), "or auto")
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Choice(1, 1, "just 1"))
+    call = ("search", "digits", "--study", tmp_path / "s", "--trials", 1, *SETS)
+    code, out, err = run(*call, "--workers", "auto")
+    assert (code, out.startswith("1 trials")) == (0, True)
+    assert "netwright: just 1" in err
