@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from netwright.controllers.evolution import Evolution, EvolutionSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.protocols import Controller
@@ -25,6 +26,9 @@ CONTROLLERS: dict[str, Make] = {
     ),
     "policy_gradient_kinds": lambda space, seed: PolicyGradient(
         space, PolicySettings(batch=4, heads="kind", entropy=0.01), seed=seed
+    ),
+    "evolution": lambda space, seed: Evolution(
+        space, EvolutionSettings(population=6, sample=3, batch=4), seed=seed
     ),
     "random": lambda space, seed: RandomSearch(space, seed=seed, batch=4),
 }

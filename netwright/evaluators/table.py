@@ -1,0 +1,123 @@
+"""Tables of cells that others have trained, as a space and an evaluator (NAS-Bench-201 and alike).
+
+A table is a CSV file with the columns architecture, valid_accuracy and test_accuracy (percent), one
+row for every cell of its space. An architecture is written `|op~0|+|op~0|op~1|+...`: node i has one
+operation for each earlier node j. The evaluator knows validation accuracies alone; test accuracies
+are read by `test_accuracies`, for reports after a search.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from netwright.errors import ChildError, DataError
+from netwright.space import Architecture, Choice, SearchSpace
+from netwright.trial import Evaluation
+
+COLUMNS = ("architecture", "valid_accuracy", "test_accuracy")
+EDGE = re.compile(r"([^|~+]+)~(\d+)")
+
+Edges = tuple[tuple[str, str], ...]  # (decision, operation)
+
+
+def table_space(path: str | Path) -> SearchSpace:
+    """Return the space of a table: one choice of operation for each edge; raises `DataError`."""
+    return _space(path, _read(path, "valid_accuracy"))
+
+
+class TableEvaluator:
+    """Looks a cell's validation accuracy up, in [0, 1]: reward and score.
+
+    Raises `DataError` for a file that is no such table.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        rows = _read(path, "valid_accuracy")
+        self.space = _space(path, rows)
+        self._scores = _by_architecture(self.space, rows)
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Return the table's accuracy; raises `ChildError` for a cell that is not in it."""
+        if architecture not in self._scores:
+            raise ChildError("the table has no such cell")
+        score = self._scores[architecture]
+        return Evaluation(reward=score, score=score)
+
+
+def test_accuracies(path: str | Path) -> dict[Architecture, float]:
+    """Return the test accuracy of every cell, in [0, 1]; never to be looked at in a search."""
+    rows = _read(path, "test_accuracy")
+    return _by_architecture(_space(path, rows), rows)
+
+
+test_accuracies.__test__ = False  # type: ignore[attr-defined]
+
+
+def _read(path: str | Path, column: str) -> list[tuple[Edges, float]]:
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"a table must be a readable CSV file; {path} is not ({error}); check the path"
+        ) from error
+    if not rows or any(name not in rows[0] for name in COLUMNS):
+        raise DataError(
+            f"a table must have rows and the columns {', '.join(COLUMNS)}; {path} has "
+            f"{', '.join(map(str, rows[0])) if rows else 'no rows'}; add them"
+        )
+    return [_row(path, line, row, column) for line, row in enumerate(rows, 2)]
+
+
+def _row(path: str | Path, line: int, row: dict[str, str], column: str) -> tuple[Edges, float]:
+    text = row["architecture"] or ""
+    edges = []
+    for i, node in enumerate(text.split("+"), 1):
+        for operation, j in EDGE.findall(node):
+            edges.append((f"node{i}.from{j}", operation))
+    if not edges:
+        raise DataError(
+            f"an architecture must be written |op~0|+|op~0|op~1|; got {text[:60]!r} in line {line} "
+            f"of {path}; mend it there"
+        )
+    try:
+        value = float(row[column])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 <= value <= 100:
+        raise DataError(
+            f"{column} must be a percentage in [0, 100]; got {row[column]!r} in line {line} of "
+            f"{path}; mend it there"
+        )
+    return tuple(edges), value / 100
+
+
+def _space(path: str | Path, rows: list[tuple[Edges, float]]) -> SearchSpace:
+    names = [name for name, _ in rows[0][0]]
+    operations: list[set[str]] = [set() for _ in names]
+    for line, (edges, _) in enumerate(rows, 2):
+        if [name for name, _ in edges] != names:
+            raise DataError(
+                f"every cell of a table must have the same edges, {', '.join(names)}; line {line} "
+                f"of {path} has others; mend it there"
+            )
+        for seen, (_, operation) in zip(operations, edges, strict=True):
+            seen.add(operation)
+    space = SearchSpace(
+        "table", [Choice(n, sorted(o)) for n, o in zip(names, operations, strict=True)]
+    )
+    different = len({edges for edges, _ in rows})
+    if not different == len(rows) == space.size():
+        raise DataError(
+            f"a table must have each of its {space.size()} cells once; {path} has {len(rows)} rows "
+            f"and {different} different cells; add or remove rows"
+        )
+    return space
+
+
+def _by_architecture(
+    space: SearchSpace, rows: list[tuple[Edges, float]]
+) -> dict[Architecture, float]:
+    return {Architecture(space.fingerprint, edges): value for edges, value in rows}
