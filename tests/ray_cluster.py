@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": 
 def two_nodes() -> Iterator[tuple[Any, Any]]:
     """Give (cluster, its second node)."""
     pytest.importorskip("ray", reason="no Ray here")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # tests beside it take all there is
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray

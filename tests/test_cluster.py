@@ -51,13 +51,13 @@ class Misbehaving:
 
 
 def _outcome(executor: RayExecutor, how: str) -> BaseException | None:
-    return executor.submit(Misbehaving(how), ARCHITECTURE, 5).exception(120)
+    return executor.submit(Misbehaving(how), ARCHITECTURE, 5).exception(300)
 
 
 def test_what_goes_wrong_fails_its_child_alone(nodes: tuple[Any, Any]) -> None:
     executor = RayExecutor(address=nodes[0].address, retries=1)
     assert executor.workers == 2
-    good = executor.submit(Misbehaving("no"), ARCHITECTURE, 7).result(120)
+    good = executor.submit(Misbehaving("no"), ARCHITECTURE, 7).result(300)
     assert (good.score, good.details["x"]) == (7, "cpu")
     error = _outcome(executor, "exits")
     assert isinstance(error, ChildError)

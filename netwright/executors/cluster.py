@@ -91,6 +91,7 @@ class RayExecutor:
     def _connect(self, address: str) -> None:
         local = {} if address else {"include_dashboard": False}
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # a child is no background work here
         try:
             self._ray.init(
                 address=address or "local",
