@@ -47,12 +47,12 @@ def say_progress(progress: Mapping[str, Any]) -> str:
     best, rate, left = progress["best"], progress["an_hour"], progress["left"]
     used = progress["utilisation"]
     parts = [
+        f"best {'-' if best is None else f'{best:.4f}'}",
+        "" if left is None else f"{_duration(left)} left",
         f"{progress['running']} running",
         f"{progress['failed']} failed" if progress["failed"] else "",
-        f"best {'-' if best is None else f'{best:.4f}'}",
         "" if rate is None else f"{rate:,.0f} children/h",
-        "" if left is None else f"{_duration(left)} left",
-        "" if used is None else f"workers {used:.0%} busy",
+        "" if used is None else f"{used:.0%} busy",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -73,7 +73,7 @@ class _Watched(ProgressColumn):
         super().__init__()
 
     def render(self, task: Task) -> Text:
-        return Text(say_progress(self._study.progress()))
+        return Text(say_progress(self._study.progress()), no_wrap=True, overflow="ellipsis")
 
 
 @contextmanager

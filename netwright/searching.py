@@ -31,7 +31,7 @@ def run_search(config: Config, study: Study, trials: int, console: Console) -> b
     def tell(text: str) -> None:
         console.print(f"netwright: {text}", markup=False)
 
-    if config.execution.workers == 0:
+    if config.execution.workers == 0 and config.execution.executor != "ray":
         tell("measuring how many workers this machine feeds best, once")
     with (
         config.execution.running() as (executor, said),
