@@ -318,7 +318,7 @@ RANGES = [
     ("space.learning_rates", [0.0]),
     ("child.widen", -1),
     ("child.batch_norm_epsilon", 0.0),
-    ("controller.name", "evolution"),
+    ("controller.name", "astrology"),
     ("controller.batch", 0),
     ("controller.learning_rate", 0),
     ("controller.baseline_decay", 1.0),
