@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cell, controller, evidence, startup
+from benchmarks import cell, controller, evidence, faults, scale, startup, workers
 
 
 def main() -> None:
@@ -15,6 +15,15 @@ def main() -> None:
     print("cell, the published one and two sampled at two sizes", flush=True)
     sys.argv = ["cell", "--sizes", "128", "256", "--sampled", "2"]
     cell.main()
+    print("scale: a study of 5,000 trials", flush=True)
+    sys.argv = ["scale", "open", "--trials", "5000"]
+    scale.main()
+    print("workers: 2 against 1, one round", flush=True)
+    sys.argv = ["workers", "--rounds", "1"]
+    workers.main()
+    print("faults: a few of each", flush=True)
+    sys.argv = ["faults", "--kills", "5", "--each", "3", "--orphans", "0", "--outage", "3"]
+    faults.main()
     print(
         "evidence, 10 trials a search: too few to tell anything, enough to see it run", flush=True
     )

