@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
-from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.processes import Processes
 from netwright.loop import Mode
 from netwright.space import Architecture, Choice, Option, SearchSpace
@@ -33,51 +32,21 @@ from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.training.limits import memory_limit
 from netwright.trial import Evaluation, Trial, TrialState
+from tests import killed
+from tests.equal import bits, outcome, same
 from tests.postgres import running
 
-SPACE = choices_space(12, 3)
 KINDS = ("worker killed", "worker hung", "out of memory", "NaN", "exception", "unpicklable result")
 
 
 # --- the coordinator is killed ------------------------------------------------------------------
 
 
-class Slow(Additive):
-    """Takes 2 ms, so that kills land in the midst of evaluations as well as of writes."""
-
-    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
-        time.sleep(0.002)
-        return super().evaluate(architecture, seed, device)
-
-
-def _study(path: Path | None) -> Study:
-    controller = PolicyGradient(SPACE, PolicySettings(batch=4, learning_rate=0.01), seed=7)
-    url = sqlite_url(path) if path else "sqlite://"
-    return Study(SPACE, controller, Slow(SPACE, noise=0.05), url, seed=7)
-
-
-def _bits(study: Study) -> list[bytes]:
-    controller = study.controller
-    assert isinstance(controller, PolicyGradient)
-    return [p.detach().numpy().tobytes() for p in controller.policy.parameters()]
-
-
-def _outcomes(trials: list[Trial]) -> list[Trial]:
-    plain = []
-    for trial in trials:
-        evaluation = trial.evaluation and replace(trial.evaluation, cost=0.0)
-        plain.append(replace(trial, started=0.0, finished=None, evaluation=evaluation))
-    return plain
-
-
 def _finished(path: Path) -> list[Trial]:
     if not path.exists():
         return []
-    store = SqlStore(sqlite_url(path))
-    try:
-        found = store.trials(SPACE) if store.exists() else []
-    finally:
-        store.close()
+    with closing(SqlStore(sqlite_url(path))) as store:
+        found = store.trials(killed.SPACE) if store.exists() else []
     return [trial for trial in found if trial.state is not TrialState.RUNNING]
 
 
@@ -87,32 +56,32 @@ def kills(wanted: int) -> None:
     done = lost = unsound = searches = 0
     with tempfile.TemporaryDirectory() as folder:
         trials = 240
-        whole = _study(None)
+        whole = killed.study("sqlite://")
         whole.run(trials)
-        expected, bits = _outcomes(whole.trials), _bits(whole)
-        same = Counter[str]()
+        expected, expected_bits = [outcome(t) for t in whole.trials], bits(whole)
+        alike = Counter[str]()
         while done < wanted:
             path = Path(folder) / f"{searches}.db"
             searches += 1
             before: list[Trial] = []
             while len(before) < trials:
-                killed = _killed_search(path, trials, random_moment.uniform(0.05, 0.6))
-                done += killed
+                was_killed = _killed_search(path, trials, random_moment.uniform(0.05, 0.6))
+                done += was_killed
                 unsound += not _sound(path)
                 now = _finished(path)
                 kept = {trial.number: trial for trial in now}
                 lost += sum(kept.get(trial.number) != trial for trial in before)
                 part = len(now)
-                same["trials"] += _outcomes(now) == expected[:part]
-                same["of"] += 1
+                alike["trials"] += [outcome(t) for t in now] == expected[:part]
+                alike["of"] += 1
                 before = now
-            end = _study(path)
-            same["controllers"] += _bits(end) == bits
+            end = killed.study(sqlite_url(path))
+            alike["controllers"] += same(bits(end), expected_bits)
             end.store.close()
     print(
         f"coordinator killed {done} times in {searches} searches of {trials} trials: finished "
-        f"trials lost or changed {lost}; journal as the uninterrupted one's {same['trials']} of "
-        f"{same['of']} times; controller bit-identical at the end {same['controllers']} of "
+        f"trials lost or changed {lost}; journal as the uninterrupted one's {alike['trials']} of "
+        f"{alike['of']} times; controller bit-identical at the end {alike['controllers']} of "
         f"{searches}; unsound databases {unsound}"
     )
 
@@ -126,7 +95,7 @@ def _killed_search(path: Path, trials: int, after: float) -> bool:
     if child == 0:
         code = 1
         try:
-            _study(path).run(trials)
+            killed.study(sqlite_url(path)).run(trials)
             code = 0
         finally:
             os._exit(code)
@@ -242,7 +211,7 @@ def orphans(wanted: int) -> None:
 
 def _search_with_workers(writing: int) -> None:
     executor = Processes(2, threads=0)
-    architecture = SPACE.sample(random.Random(0))
+    architecture = killed.SPACE.sample(random.Random(0))
     futures = [executor.submit(_Busy(), architecture, seed) for seed in range(6)]
     pids = [int(futures[i].result().score) for i in range(2)]
     os.write(writing, f"{pids[0]} {pids[1]}\n".encode())
@@ -270,12 +239,10 @@ def _alive(pid: int) -> bool:
 def outage(seconds: float) -> None:
     """Stop a real PostgreSQL server under a search for a while; compare with one left alone."""
     trials = 400
-    whole = _study(None)
+    whole = killed.study("sqlite://")
     whole.run(trials)
     with running() as server:
-        controller = PolicyGradient(SPACE, PolicySettings(batch=4, learning_rate=0.01), seed=7)
-        task = Slow(SPACE, noise=0.05)
-        study = Study(SPACE, controller, task, server.new_database(), seed=7)
+        study = killed.study(server.new_database())
         said: list[str] = []
 
         def away() -> None:
@@ -289,14 +256,14 @@ def outage(seconds: float) -> None:
         thread.start()
         study.run(trials, say=said.append)
         thread.join()
-        same = _outcomes(study.trials) == _outcomes(whole.trials)
-        bits = _bits(study) == _bits(whole)
+        alike = [outcome(t) for t in study.trials] == [outcome(t) for t in whole.trials]
+        equal = same(bits(study), bits(whole))
         study.store.close()
     for line in said:
         print(f"  {line.splitlines()[0][:160]}")
     print(
         f"PostgreSQL stopped for {seconds:.0f} s: {trials} trials, as those of the undisturbed "
-        f"search: {same}; controller bit-identical: {bits}"
+        f"search: {alike}; controller bit-identical: {equal}"
     )
 
 

@@ -278,7 +278,7 @@ def train_file(
     config: Config,
     space: SearchSpace,
     architecture: Architecture,
-    name: str,
+    called: str,
     target: Path,
     on_epoch: OnEpoch | None = None,
     on_tune: Callable[[Mapping[str, Any]], None] | None = None,
@@ -291,7 +291,7 @@ def train_file(
     """
     with closing(_training_journal(config, space, architecture, target)) as store:
         point = None
-        extra: dict[str, Any] = {"architecture": name, "tuned": on_tune is not None}
+        extra: dict[str, Any] = {"architecture": called, "tuned": on_tune is not None}
         if on_tune is not None:
             records = []
             for record in tune_architecture(config, store, space, architecture):

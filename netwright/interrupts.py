@@ -42,20 +42,23 @@ def graceful(
             f"{signal.Signals(number).name}: no more children are started; those that run have "
             f"{limit:g} s to end; once more ends at once"
         )
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, limit)
+        _alarm_in(limit)
 
     def over(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.signal(number, asked) for number in numbers}
-    if hasattr(signal, "setitimer"):
+    if hasattr(signal, "SIGALRM"):
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, over)
     try:
         yield state
     finally:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        _alarm_in(0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _alarm_in(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -52,8 +52,7 @@ class Loop:
     def run(self, check: Callable[[], None]) -> None:
         """Go on to the end; `check` is called before each wait and may raise."""
         while self._missing > 0:
-            if not self.stopping:
-                self._fill()
+            self._fill()
             if self._missing <= 0 or (self.stopping and not self._running):
                 return
             check()
@@ -119,10 +118,6 @@ class Loop:
         self._watch.change(self._keeper.clock.time(), running, self._executor.workers)
 
     def _after(self, trial: Trial, trained: bool) -> None:
-        self._watch.end(not trial.completed, trained)
-        if trial.completed:
-            assert trial.reward is not None
-            if self._watch.best_reward is None or trial.reward > self._watch.best_reward:
-                self._watch.best_reward, self._watch.best = trial.reward, trial.score
+        self._watch.end(trial, trained)
         if self._on_trial is not None:
             self._on_trial(trial)

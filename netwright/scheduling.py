@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from netwright.trial import Evaluation
+from netwright.trial import Evaluation, Trial
 
 Ended = Future[Evaluation]
 
@@ -87,8 +87,9 @@ class Pending:
 class Watch:
     """How a run goes: what progress bars and `netwright status` show.
 
-    target: finished trials to reach. done, failed: finished trials of the study. trained: children
-    trained in this run. busy, offered: worker-seconds used and there.
+    target: finished trials to reach. done, failed: finished trials of the study. before: of those,
+    the ones of earlier runs. trained: children trained in this run. busy, offered: worker-seconds
+    used and there.
     """
 
     target: int
@@ -97,39 +98,43 @@ class Watch:
     done: int = 0
     failed: int = 0
     running: int = 0
-    finished: int = 0
     trained: int = 0
     busy: float = 0.0
     offered: float = 0.0
     best: float | None = None
     best_reward: float | None = None
-    note: str = ""
+    before: int = field(init=False)
     _at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._at = self.started
+        self._at, self.before = self.started, self.done
 
     def change(self, now: float, running: int, workers: int) -> None:
         """Take in how many run from now on; what ran until now is counted."""
-        passed = max(0.0, now - self._at)
-        self.busy += passed * self.running
-        self.offered += passed * max(self.workers, self.running)
+        self.busy, self.offered = self._used(now)
         self._at, self.running, self.workers = now, running, workers
 
-    def end(self, failed: bool, trained: bool) -> None:
-        """Count a finished trial."""
+    def _used(self, now: float) -> tuple[float, float]:
+        passed = max(0.0, now - self._at)
+        offered = self.offered + passed * max(self.workers, self.running)
+        return self.busy + passed * self.running, offered
+
+    def end(self, trial: Trial, trained: bool) -> None:
+        """Count a finished trial; trained: in this run."""
         self.done += 1
-        self.finished += 1
-        self.failed += failed
+        self.failed += not trial.completed
         self.trained += trained
+        if not trial.completed:
+            return
+        assert trial.reward is not None
+        if self.best_reward is None or trial.reward > self.best_reward:
+            self.best_reward, self.best = trial.reward, trial.score
 
     def to_dict(self, now: float) -> dict[str, Any]:
         """Return what to show: rates in children an hour, times in seconds."""
         passed = max(0.0, now - self.started)
-        also = max(0.0, now - self._at)
-        offered = self.offered + also * max(self.workers, self.running)
-        busy = self.busy + also * self.running
-        left = self.target - self.done
+        busy, offered = self._used(now)
+        left, finished = self.target - self.done, self.done - self.before
         return {
             "target": self.target,
             "done": self.done,
@@ -139,7 +144,6 @@ class Watch:
             "best": self.best,
             "passed": passed,
             "an_hour": 3600 * self.trained / passed if passed and self.trained else None,
-            "left": passed * left / self.finished if self.finished else None,
+            "left": passed * left / finished if finished else None,
             "utilisation": busy / offered if offered else None,
-            "note": self.note,
         }

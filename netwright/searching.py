@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 from rich.console import Console
@@ -81,11 +82,8 @@ def search_and_say(
 
 def status(place: Workspace) -> dict[str, Any]:
     """Return how a study stands, reading its journal alone: a search that runs is not disturbed."""
-    store = place.store()
-    try:
+    with closing(place.store()) as store:
         outlines, holder = store.outlines(), store.holder()
-    finally:
-        store.close()
     states = [outline.state for outline in outlines]
     counts = {str(state): states.count(state) for state in TrialState}
     searched_by = None

@@ -138,7 +138,7 @@ class SqlStore:
         self, change: Callable[[sa.Connection], None], there: sa.Select[Any], number: int
     ) -> None:
         try:
-            self._database.write(change, lambda c: c.execute(there).first() is not None)
+            self._database.write(change, there)
         except IntegrityError as error:
             raise StudyError(
                 f"a trial is written once; trial {number} is in {self.place} already; another "
@@ -148,11 +148,7 @@ class SqlStore:
     def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Append an event."""
         row = tables.event_row(kind, payload)
-        there = _events_like(row)
-        self._database.write(
-            lambda c: c.execute(tables.events.insert(), row),
-            lambda c: c.execute(there).first() is not None,
-        )
+        self._database.write(lambda c: c.execute(tables.events.insert(), row), _events_like(row))
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -228,7 +224,7 @@ class SqlStore:
             kept = connection.execute(newest.limit(CHECKPOINTS)).scalars().all()
             connection.execute(table.delete().where(table.c.sequence < kept[-1]))
 
-        self._database.write(change, lambda c: False)
+        self._database.write(change)
 
     # --- who runs it --------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ class Study:
         self.watch: Watch | None = None
         self._loop: Loop | None = None
         self._clock = clock or WallClock()
+        own_versions = versions()
         self._keeper = Keeper(
             space,
             controller,
@@ -101,7 +102,7 @@ class Study:
             schedule=schedule,
             retrain_duplicates=retrain_duplicates,
             failure_reward=failure_reward,
-            versions=versions_key(versions()),
+            versions=versions_key(own_versions),
         )
         identity = {
             **self._identity(controller, config),
@@ -113,7 +114,7 @@ class Study:
             self._check_identity(identity)
             self._keeper.read()
         else:
-            also = {"notes": dict(notes or {}), "versions": versions(), "created": time.time()}
+            also = {"notes": dict(notes or {}), "versions": own_versions, "created": time.time()}
             self.store.create({**identity, **also})
 
     def _identity(self, controller: Controller, config: Mapping[str, Any] | None) -> dict[str, Any]:

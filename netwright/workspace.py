@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from netwright.config import Config, config_from_dict, presets
@@ -33,7 +34,8 @@ class Workspace:
 
     def __init__(self, where: str | Path) -> None:
         self.name = str(where)
-        if "://" in self.name:
+        self._is_url = "://" in self.name
+        if self._is_url:
             database = Database(self.name, must_exist=False)
             database.close()
             self.name = database.place
@@ -55,13 +57,10 @@ class Workspace:
 
     def exists(self) -> bool:
         """Say whether there is a journal."""
-        if self.storage == sqlite_url(self.folder / JOURNAL):
+        if not self._is_url:
             return (self.folder / JOURNAL).exists()
-        store = SqlStore(self.storage)
-        try:
+        with closing(SqlStore(self.storage)) as store:
             return store.exists()
-        finally:
-            store.close()
 
     def store(self) -> SqlStore:
         """Return the journal; raises `StudyError` where there is none."""
@@ -105,11 +104,8 @@ class Workspace:
                 f"configuration; begin with netwright search {self.folder}, or train a known "
                 f"architecture with netwright train {self.folder} --cell NAME"
             )
-        store = self.store()
-        try:
+        with closing(self.store()) as store:
             notes = store.header().get("notes")
-        finally:
-            store.close()
         if not isinstance(notes, dict) or "config" not in notes:
             raise StudyError(
                 f"this command needs a study begun with netwright search; {self.name} was begun "

@@ -11,7 +11,7 @@ import pytest
 from netwright.errors import ConfigError
 from netwright.executors import probe
 from netwright.executors.local import InProcess
-from netwright.executors.probe import Choice, best_workers
+from netwright.executors.probe import Crew, best_workers
 from netwright.executors.processes import Processes
 from netwright.space import Architecture
 from netwright.tasks import execution
@@ -36,7 +36,7 @@ def test_the_fastest_case_is_chosen_and_kept(cache: Path) -> None:
 
     chosen = best_workers(measure=measure)
     assert asked == [(1, 8), (2, 4), (4, 2), (8, 1)]
-    assert chosen == Choice(4, 2, "4 workers of 2 threads: 3.0 times as fast as 1 of 8")
+    assert chosen == Crew(4, 2, "4 workers of 2 threads: 3.0 times as fast as 1 of 8")
     assert best_workers(measure=measure) == chosen
     assert len(asked) == 4  # kept
     key = next(iter(json.loads(cache.read_text())))
@@ -58,7 +58,7 @@ def test_fixed_threads_and_devices_leave_less_to_choose() -> None:
 
 def test_one_processor_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "cores", lambda: 1)
-    assert best_workers() == Choice(1, 1, "1 worker: there is one processor")
+    assert best_workers() == Crew(1, 1, "1 worker: there is one processor")
 
 
 def test_a_real_measurement_counts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_a_real_measurement_counts_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Choice(3, 2, "3"))
+    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Crew(3, 2, "3"))
     made: list[tuple[int, object]] = []
 
     class Fake(Processes):

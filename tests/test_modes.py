@@ -22,7 +22,7 @@ from netwright.space import Architecture, Choice, SearchSpace
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.trial import Trial
-from tests.test_study import _bits, _equal
+from tests.equal import bits, same
 
 SPACE = choices_space(6, 3)
 QUEUE, REPLICAS = Mode(queue=True), Mode(replicas=5)
@@ -158,7 +158,7 @@ def test_many_at_once_go_on_bit_for_bit(tmp_path: Path, mode: Mode, stops: tuple
     if mode.queue:
         assert sorted(tells) == [t.number for t in found]
     reopened = _study(url, mode, executor)
-    assert _equal(_bits(reopened), _bits(study))
+    assert same(bits(reopened), bits(study))
     assert reopened.trials == found
 
 
@@ -244,13 +244,13 @@ def test_a_checkpoint_gives_the_bits_that_replaying_gives(
     last = study.events()[-1].sequence
     assert last - 40 < kept[0] <= last
     reopened = _study(url, mode, executor)
-    assert _equal(_bits(reopened), _bits(study))
+    assert same(bits(reopened), bits(study))
     plain = PolicyGradient(SPACE, _settings(), seed=1)
     for _ in keeper.replay(plain, study._keeper.ledger.trials, study.events()):
         pass
     live = study.controller.state_dict()
-    assert _same(plain.state_dict(), live)
-    assert _same(reopened.controller.state_dict(), live)
+    assert same(plain.state_dict(), live)
+    assert same(reopened.controller.state_dict(), live)
 
 
 def test_an_unsound_checkpoint_or_one_of_other_versions_is_passed_over(
@@ -266,21 +266,8 @@ def test_an_unsound_checkpoint_or_one_of_other_versions_is_passed_over(
     assert found is not None
     for versions, state in (("{}", found[2]), (found[1], b"not a state")):
         store.add_checkpoint(versions, state)
-        assert _equal(_bits(_study(url, QUEUE, executor)), _bits(study))
+        assert same(bits(_study(url, QUEUE, executor)), bits(study))
     store.close()
-
-
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor)
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        assert isinstance(b, dict)
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        assert isinstance(b, list | tuple)
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def test_log_probabilities_are_in_the_journal() -> None:

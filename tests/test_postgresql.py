@@ -14,8 +14,8 @@ from netwright.store import SqlStore
 from netwright.study import Study
 from netwright.workspace import Workspace
 from tests import killed
+from tests.equal import bits, outcome, same
 from tests.postgres import Server
-from tests.test_study import _bits, _equal, _outcome
 
 
 def test_a_search_on_a_server_is_the_search_on_a_file(postgres: Server) -> None:
@@ -26,9 +26,9 @@ def test_a_search_on_a_server_is_the_search_on_a_file(postgres: Server) -> None:
         there = killed.study(url)
         there.run(trials)
         there.store.close()
-    assert [_outcome(t) for t in here.trials] == [_outcome(t) for t in there.trials]
+    assert [outcome(t) for t in here.trials] == [outcome(t) for t in there.trials]
     reopened = killed.study(url)
-    assert _equal(_bits(here), _bits(reopened))
+    assert same(bits(here), bits(reopened))
     reopened.store.close()
 
 
@@ -54,7 +54,7 @@ def test_a_server_that_is_away_is_waited_for(
     thread.join()
     assert any("the search waits for it; nothing is lost" in line for line in said)
     assert any("is back after" in line for line in said)
-    assert [_outcome(t) for t in study.trials] == [_outcome(t) for t in whole.trials]
+    assert [outcome(t) for t in study.trials] == [outcome(t) for t in whole.trials]
     assert study.store.checkpoint() is None
     study.store.close()
 

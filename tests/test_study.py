@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from netwright.store import SqlStore, sqlite_url
 from netwright.study import FunctionEvaluator, Study
 from netwright.trial import Evaluation, Trial, TrialState
 from tests import killed
+from tests.equal import bits, outcome, same
 from tests.strategies import small_space
 
 SPACE = choices_space(6, 3)
@@ -36,28 +36,12 @@ def _study(storage: str = "sqlite://", batch: int = 4, **settings: object) -> St
     return Study(SPACE, controller, Additive(SPACE, noise=0.01), storage, seed=1, **settings)  # type: ignore[arg-type]
 
 
-def _bits(study: Study) -> dict[str, torch.Tensor]:
-    controller = study.controller
-    assert isinstance(controller, PolicyGradient)
-    return {k: v.clone() for k, v in controller.policy.state_dict().items()}
-
-
-def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def _outcome(trial: Trial) -> Trial:
-    """Return the trial without its times."""
-    evaluation = trial.evaluation and replace(trial.evaluation, cost=0.0)
-    return replace(trial, started=0.0, finished=None, evaluation=evaluation)
-
-
 def test_the_same_seed_gives_the_same_search() -> None:
     one, two = _study(), _study()
     one.run(20)
     two.run(20)
-    assert [_outcome(t) for t in one.trials] == [_outcome(t) for t in two.trials]
-    assert _equal(_bits(one), _bits(two))
+    assert [outcome(t) for t in one.trials] == [outcome(t) for t in two.trials]
+    assert same(bits(one), bits(two))
 
 
 def test_resuming_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -68,8 +52,8 @@ def test_resuming_goes_on_bit_for_bit(tmp_path: Path) -> None:
         part = _study(url)
         part.run(trials)
         assert len(part.trials) == trials
-    assert [_outcome(t) for t in part.trials] == [_outcome(t) for t in whole.trials]
-    assert _equal(_bits(_study(url)), _bits(whole))
+    assert [outcome(t) for t in part.trials] == [outcome(t) for t in whole.trials]
+    assert same(bits(_study(url)), bits(whole))
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
@@ -98,8 +82,8 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 5
-    assert [_outcome(t) for t in finished] == [_outcome(t) for t in whole.trials]
-    assert _equal(_bits(killed.study(url)), _bits(whole))
+    assert [outcome(t) for t in finished] == [outcome(t) for t in whole.trials]
+    assert same(bits(killed.study(url)), bits(whole))
 
 
 def _trials(url: str) -> list[Trial]:
@@ -268,8 +252,8 @@ def test_the_order_in_which_children_end_changes_nothing() -> None:
     many.run(24, executor)
     timer.stop()
     assert executor.most == 3
-    assert [_outcome(t) for t in one.trials] == [_outcome(t) for t in many.trials]
-    assert _equal(_bits(one), _bits(many))
+    assert [outcome(t) for t in one.trials] == [outcome(t) for t in many.trials]
+    assert same(bits(one), bits(many))
 
 
 class _Finisher:
@@ -307,7 +291,7 @@ def test_ask_and_tell_learn_as_run_does(tmp_path: Path) -> None:
         trial = asked.ask()
         asked.tell(trial, task.evaluate(trial.architecture, trial.seed, "cpu"))
     assert [t.reward for t in ran.trials][: len(asked.trials)] == [t.reward for t in asked.trials]
-    assert _equal(_bits(_study(url)), _bits(asked))  # replayed from the journal
+    assert same(bits(_study(url)), bits(asked))  # replayed from the journal
 
 
 def test_trials_asked_for_and_never_told_are_asked_for_again(tmp_path: Path) -> None:
@@ -318,7 +302,7 @@ def test_trials_asked_for_and_never_told_are_asked_for_again(tmp_path: Path) -> 
     study.tell(asked[5], 0.25)
     again = _study(url)
     assert [again.ask().number for _ in range(4)] == [asked[i].number for i in (0, 2, 3, 4)]
-    assert _equal(_bits(again), _bits(study))
+    assert same(bits(again), bits(study))
 
 
 def test_tell_takes_numbers_and_exceptions_and_only_once() -> None:
@@ -393,7 +377,7 @@ def test_a_schedule_fixes_depth_and_teaches_nothing_about_it(tmp_path: Path) -> 
     fresh = PolicyGradient(space, settings)
     assert torch.equal(controller.policy.head_bias[0], fresh.policy.head_bias[0])
     assert not torch.equal(controller.policy.head_bias[3], fresh.policy.head_bias[3])
-    assert _equal(_bits(make()), _bits(study))
+    assert same(bits(make()), bits(study))
 
 
 def test_history_describes_the_policy_as_it_was() -> None:

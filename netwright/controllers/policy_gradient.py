@@ -120,9 +120,7 @@ class PolicyGradient:
         )
         self._proposals = 0
         self._waiting: list[_Told] = []
-        self._flying: dict[
-            int, int
-        ] = {}  # by proposal: how many of its trials are not learned from
+        self._flying: dict[int, int] = {}  # by proposal: its trials that are not learned from
         self._sampled_at: dict[int, Tensor] = {}  # its parameters, where they are not those of now
         self._gradients: list[Tensor] = []  # summed, of `_summed` of them
         self._summed = 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from netwright.errors import ChildError, ConfigError, MissingExtraError, TimeLimitError
+from netwright.errors import ConfigError, MissingExtraError
 from netwright.executors import worker
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
@@ -42,7 +42,7 @@ def _outcome(
         return False, pickle.dumps(error)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     arguments: tuple[Any, ...]
     outer: Future[Evaluation]
@@ -85,7 +85,7 @@ class RayExecutor:
         self._remote = self._ray.remote(**options)(_outcome)
         self._evaluator: tuple[Evaluator, str, Any] | None = None
         self._seen = (-LOOK, 1)
-        self._by_id: dict[int, _Task] = {}
+        self._under_way: set[_Task] = set()
         self._closed = False
 
     def _connect(self, address: str) -> None:
@@ -137,7 +137,7 @@ class RayExecutor:
 
     def _start(self, task: _Task) -> None:
         task.reference = self._remote.remote(*task.arguments)
-        self._by_id[id(task)] = task
+        self._under_way.add(task)
         if self.time_limit:
             task.timer = threading.Timer(self.time_limit, self._kill, (task,))
             task.timer.daemon = True
@@ -151,7 +151,7 @@ class RayExecutor:
     def _ended(self, task: _Task, inner: Future[tuple[bool, bytes]]) -> None:
         if task.timer is not None:
             task.timer.cancel()
-        self._by_id.pop(id(task), None)
+        self._under_way.discard(task)
         error = inner.exception()
         if error is not None:
             self._lost(task, error)
@@ -169,25 +169,24 @@ class RayExecutor:
             task.attempt, task.hung = task.attempt + 1, False
             self._start(task)
             return
-        often = f", {task.attempt + 1} times" if task.attempt else ""
-        cause: ChildError
+        times = task.attempt + 1
         if self._closed:
-            cause = ChildError("stopped before it ended")
+            cause = worker.stopped()
         elif task.hung:
-            cause = TimeLimitError(f"killed with its worker after {self.time_limit:g} s{often}")
+            cause = worker.killed(self.time_limit, times)
         else:
             said = next(iter(str(error).splitlines()), "")[:200]
-            cause = ChildError(f"the worker died: {type(error).__name__}: {said}{often}")
+            cause = worker.died(f"{type(error).__name__}: {said}", times)
         task.outer.set_exception(cause)
 
     def shutdown(self) -> None:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
         self._closed = True
-        for task in list(self._by_id.values()):
+        for task in list(self._under_way):
             with contextlib.suppress(Exception):
                 self._ray.cancel(task.reference, force=True)
         if self._own:
             self._ray.shutdown()
-        for task in list(self._by_id.values()):
+        for task in list(self._under_way):
             if not task.outer.done():
-                task.outer.set_exception(ChildError("stopped before it ended"))
+                task.outer.set_exception(worker.stopped())

@@ -43,7 +43,7 @@ Measure = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Crew:
     """workers: children at once. threads: of torch in each. said: why, in a line; may be empty."""
 
     workers: int
@@ -67,7 +67,7 @@ def cache_file() -> Path:
 
 def best_workers(
     devices: Sequence[str] = ("cpu",), threads: int = 0, measure: Measure | None = None
-) -> Choice:
+) -> Crew:
     """Return the workers and threads with which most children are trained an hour.
 
     A GPU gets one worker. On processors, 1 worker of all threads is measured against more workers
@@ -75,10 +75,10 @@ def best_workers(
     """
     if any(not device.startswith("cpu") for device in devices):
         n = len(devices)
-        return Choice(n, threads or 1, f"{n} workers, one for each device")
+        return Crew(n, threads or 1, f"{n} workers, one for each device")
     cases = _cases(cores(), threads)
     if len(cases) == 1:
-        return Choice(1, cases[0][1], "1 worker: there is one processor")
+        return Crew(1, cases[0][1], "1 worker: there is one processor")
     key = f"{_processor()}, {cores()} processors, torch {_torch()}, threads {threads}"
     speeds = _kept(key)
     if speeds is None or len(speeds) != len(cases):
@@ -91,7 +91,7 @@ def best_workers(
     workers, each = cases[best]
     ratio = speeds[best] / speeds[0] if speeds[0] > 0 else 1.0
     said = f"{workers} workers of {each} threads: {ratio:.1f} times as fast as 1 of {cases[0][1]}"
-    return Choice(workers, each, said if best else f"1 worker of {each} threads: as fast as more")
+    return Crew(workers, each, said if best else f"1 worker of {each} threads: as fast as more")
 
 
 def _cases(processors: int, threads: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from netwright.errors import ChildError, TimeLimitError
+from netwright.errors import ChildError
 from netwright.executors import worker
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
@@ -114,7 +114,7 @@ class Processes:
         with self._lock:
             self._busy[task.device] -= 1
         if inner.cancelled():
-            outer.set_exception(ChildError("stopped before it ended"))
+            outer.set_exception(worker.stopped())
         elif error is None:
             outer.set_result(pickle.loads(inner.result()))
         elif lost:
@@ -123,12 +123,11 @@ class Processes:
             outer.set_exception(error)
 
     def _cause(self, error: BaseException, times: int) -> ChildError:
-        often = "" if times == 1 else f", {times} times"
         if isinstance(error, ProcessExpired):
             code = int(error.exitcode or 0)
             how = f"signal {-code} ({_signal(-code)})" if code < 0 else f"exit code {code}"
-            return ChildError(f"the worker died: {how}{often}")
-        return TimeLimitError(f"killed with its worker after {self.time_limit:g} s{often}")
+            return worker.died(how, times)
+        return worker.killed(self.time_limit, times)
 
     def shutdown(self) -> None:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""

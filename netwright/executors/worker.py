@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
-from netwright.errors import ChildError
+from netwright.errors import ChildError, TimeLimitError
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 
@@ -47,3 +47,22 @@ def _sendable(error: Exception) -> Exception:
     except Exception:
         return ChildError(f"{type(error).__name__}: {error}")
     return error
+
+
+def stopped() -> ChildError:
+    """Return what ended an evaluation whose executor was shut down."""
+    return ChildError("stopped before it ended")
+
+
+def killed(limit: float, times: int) -> ChildError:
+    """Return what ended an evaluation whose worker was killed after `limit` s, so many times."""
+    return TimeLimitError(f"killed with its worker after {limit:g} s{_often(times)}")
+
+
+def died(how: str, times: int) -> ChildError:
+    """Return what ended an evaluation whose worker died, so many times."""
+    return ChildError(f"the worker died: {how}{_often(times)}")
+
+
+def _often(times: int) -> str:
+    return "" if times == 1 else f", {times} times"

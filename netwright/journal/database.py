@@ -128,12 +128,15 @@ class Database:
         return self._attempts(lambda connection, again: query(connection))
 
     def write(
-        self, change: Callable[[sa.Connection], object], done: Callable[[sa.Connection], bool]
+        self, change: Callable[[sa.Connection], object], done: sa.Select[Any] | None = None
     ) -> None:
-        """Commit a change once; `done` tells after a broken connection whether it was."""
+        """Commit a change once; after a broken connection `done` has a row if it was.
+
+        Without `done` the change may be made again.
+        """
 
         def attempt(connection: sa.Connection, again: bool) -> None:
-            if not (again and done(connection)):
+            if not again or done is None or connection.execute(done).first() is None:
                 change(connection)
 
         self._attempts(attempt)

@@ -19,7 +19,11 @@ def digest(space: SearchSpace, architecture: Architecture) -> str:
 
 
 class Ledger:
-    """The trials of a store; each method takes a time that does not grow with their number."""
+    """The trials of a store.
+
+    What a search calls for each trial takes a time that does not grow with their number; `read`,
+    `running` and `top` look at every one.
+    """
 
     def __init__(self, store: Store, space: SearchSpace) -> None:
         self._store = store

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from netwright.errors import ConfigError, out_of_range
-from netwright.executors.probe import Choice, best_workers
+from netwright.executors.probe import Crew, best_workers
 from netwright.protocols import Executor
 
 EXECUTORS = ("auto", "in_process", "processes", "ray")
@@ -87,10 +87,10 @@ class ExecutionSettings:
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
         return Processes(chosen.workers, devices, **limits), chosen.said
 
-    def choice(self) -> Choice:
+    def choice(self) -> Crew:
         """Return the workers and the threads of each, measured where `workers` is 0."""
         if self.workers or self.executor == "in_process":
-            return Choice(max(self.workers, 1), self.threads, "")
+            return Crew(max(self.workers, 1), self.threads, "")
         return best_workers(self.devices or (self.device,), self.threads)
 
     def check_device(self) -> None:

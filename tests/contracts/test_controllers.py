@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-import torch
 
 from netwright.controllers.evolution import Evolution, EvolutionSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
@@ -16,6 +14,7 @@ from netwright.controllers.random import RandomSearch
 from netwright.protocols import Controller
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.trial import Trial
+from tests.equal import same
 from tests.strategies import CONV_SPACES, small_space
 
 Make = Callable[[SearchSpace, int], Controller]
@@ -62,16 +61,6 @@ def _steps(controller: Controller, first: int, last: int) -> list[Architecture]:
     return drawn
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
 def test_proposes_as_many_as_asked_all_of_the_space(make: Make, space: SearchSpace) -> None:
     controller = make(space, 0)
     for n in (1, 3, 8):
@@ -87,7 +76,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(
     one, two, other = make(space, 1), make(space, 1), make(space, 2)
     drawn = _steps(one, 0, 3)
     assert drawn == _steps(two, 0, 3)
-    assert _same(one.state_dict(), two.state_dict())
+    assert same(one.state_dict(), two.state_dict())
     assert drawn != _steps(other, 0, 3)
 
 
@@ -96,9 +85,9 @@ def test_state_goes_on_where_it_was(make: Make, space: SearchSpace) -> None:
     _steps(one, 0, 2)
     one.tell(_told(one.propose(4), 9)[:3])  # an update that waits for its last trial
     two.load_state_dict(copy.deepcopy(one.state_dict()))
-    assert _same(one.state_dict(), two.state_dict())
+    assert same(one.state_dict(), two.state_dict())
     assert _steps(one, 2, 4) == _steps(two, 2, 4)
-    assert _same(one.state_dict(), two.state_dict())
+    assert same(one.state_dict(), two.state_dict())
 
 
 def test_replay_gives_the_same_bits_as_the_search(make: Make, space: SearchSpace) -> None:
@@ -109,7 +98,7 @@ def test_replay_gives_the_same_bits_as_the_search(make: Make, space: SearchSpace
         lived.tell(told)
         replayed.replay_propose(4)
         replayed.tell(told)
-    assert _same(lived.state_dict(), replayed.state_dict())
+    assert same(lived.state_dict(), replayed.state_dict())
     assert lived.propose(4) == replayed.propose(4)
 
 
@@ -118,7 +107,7 @@ def test_snapshots_describe_and_do_not_disturb(make: Make, space: SearchSpace) -
     _steps(controller, 0, 2)
     before = copy.deepcopy(controller.state_dict())
     snapshot = controller.snapshot(0, 16)
-    assert _same(before, controller.state_dict())
+    assert same(before, controller.state_dict())
     assert snapshot.entropy > 0
     for name, probabilities in snapshot.options.items():
         decision = space[name]
