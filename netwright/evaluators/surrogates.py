@@ -313,13 +313,12 @@ def _distance(found: Sequence[float], target: Sequence[float], scale: float) -> 
     return math.fsum(parts) / len(parts)
 
 
-def _planted_cell(
-    space: SearchSpace, generator: random.Random, identity: bool, draws: int = 2000
-) -> Architecture:
+def _planted_cell(space: SearchSpace, generator: random.Random, identity: bool) -> Architecture:
     """Return the first drawn cell that remembers, listens and stays small, or the nearest to it.
 
     Asked of it are the quantities of its portrait before the levels of the tree.
     """
+    draws = 16_000 // int(space.settings["base"])  # a bound on the time, not a tuned number
     nearest: tuple[float, Architecture | None] = (math.inf, None)
     for _ in range(draws):
         architecture = space.sample(generator)
