@@ -129,15 +129,13 @@ def test_the_seed_and_a_pickle_decide_everything(
     kind: type[ConvSurrogate] | type[CellSurrogate],
 ) -> None:
     space = CONV["v1"] if kind is ConvSurrogate else CELLS["paper"]
-    task = kind(space, 3)
+    task, again, other = kind(space, 3), kind(space, 3), kind(space, 4)
     copy = pickle.loads(pickle.dumps(task))
     architectures = [space.sample(random.Random(i)) for i in range(20)]
     scores = [task.evaluate(a, i, "cpu") for i, a in enumerate(architectures)]
-    assert scores == [kind(space, 3).evaluate(a, i, "cpu") for i, a in enumerate(architectures)]
+    assert scores == [again.evaluate(a, i, "cpu") for i, a in enumerate(architectures)]
     assert scores == [copy.evaluate(a, i, "cpu") for i, a in enumerate(architectures)]
-    assert [task.expected(a) for a in architectures] != [
-        kind(space, 4).expected(a) for a in architectures
-    ]
+    assert [task.expected(a) for a in architectures] != [other.expected(a) for a in architectures]
 
 
 @pytest.mark.parametrize("name", ["v1", "paper"])
