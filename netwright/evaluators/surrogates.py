@@ -322,10 +322,11 @@ def _planted_cell(space: SearchSpace, generator: random.Random, identity: bool) 
     nearest: tuple[float, Architecture | None] = (math.inf, None)
     for _ in range(draws):
         architecture = space.sample(generator)
-        cell = canonical_cell(cell_of(architecture), identity)[0]
+        cell = cell_of(architecture)
         if cell.dead:
             continue
-        found = [values[0] for values, _, _ in portrait(cell)[: len(_ASKED)]]
+        whole = portrait(canonical_cell(cell, identity)[0])
+        found = [values[0] for values, _, _ in whole[: len(_ASKED)]]
         miss = sum(
             max(low - f, 0.0, f - high) for f, (low, high) in zip(found, _ASKED, strict=True)
         )
