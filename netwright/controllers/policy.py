@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from netwright.controllers import sampling
 from netwright.controllers.encoding import Encoded, Encoding
+from netwright.controllers.threads import single_thread
+from netwright.protocols import PolicySnapshot
+from netwright.seeding import derive_seed
 from netwright.space import Connections, Option
 
 
@@ -157,3 +160,32 @@ class Policy(nn.Module):
     ) -> tuple[Encoded, Tensor]:
         """Draw n architectures; return them and their log-probabilities [n]."""
         return sampling.sample(self, n, generator, self.encoding.given_options(given or {}))
+
+
+def snapshot(
+    policy: Policy, seed: int, samples: int, given: Mapping[str, Option] | None = None
+) -> PolicySnapshot:
+    """Average the probabilities of each decision over `samples` drawn architectures."""
+    with single_thread(), torch.no_grad():
+        generator = torch.Generator().manual_seed(derive_seed(seed, 0, "snapshot"))
+        encoded, _ = policy.sample(samples, generator, given)
+        scores = policy.score(encoded)
+    options, connections = {}, {}
+    for d, choice in policy.encoding.choices:
+        holds = encoded.active[:, d]
+        if not bool(holds.any()):
+            continue
+        width = len(choice.options)
+        p = scores.options[holds, d, :width].exp().mean(0)
+        if given and choice.name in given:
+            p = torch.tensor([float(o == given[choice.name]) for o in choice.options])
+        options[choice.name] = tuple(p.tolist())
+    for d, connection in policy.encoding.connections:
+        holds = encoded.active[:, d]
+        i = policy.encoding.anchor[connection.anchor]
+        if bool(holds.any()):
+            p = scores.links[holds, i][:, policy.encoding.sources[i]].mean(0)
+            connections[connection.name] = tuple(p.tolist())
+    return PolicySnapshot(
+        entropy=float(scores.entropy.mean()), options=options, connections=connections
+    )

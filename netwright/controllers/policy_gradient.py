@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.losses import ema, reinforce_loss
-from netwright.controllers.policy import Policy
+from netwright.controllers.policy import Policy, snapshot
 from netwright.controllers.threads import single_thread
 from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
@@ -297,29 +297,7 @@ class PolicyGradient:
         self, seed: int, samples: int, given: Mapping[str, Option] | None = None
     ) -> PolicySnapshot:
         """Average the probabilities of each decision over `samples` drawn architectures."""
-        with single_thread(), torch.no_grad():
-            generator = torch.Generator().manual_seed(derive_seed(seed, 0, "snapshot"))
-            encoded, _ = self.policy.sample(samples, generator, given)
-            scores = self.policy.score(encoded)
-        options, connections = {}, {}
-        for d, choice in self._encoding.choices:
-            holds = encoded.active[:, d]
-            if not bool(holds.any()):
-                continue
-            width = len(choice.options)
-            p = scores.options[holds, d, :width].exp().mean(0)
-            if given and choice.name in given:
-                p = torch.tensor([float(o == given[choice.name]) for o in choice.options])
-            options[choice.name] = tuple(p.tolist())
-        for d, connection in self._encoding.connections:
-            holds = encoded.active[:, d]
-            i = self._encoding.anchor[connection.anchor]
-            if bool(holds.any()):
-                p = scores.links[holds, i][:, self._encoding.sources[i]].mean(0)
-                connections[connection.name] = tuple(p.tolist())
-        return PolicySnapshot(
-            entropy=float(scores.entropy.mean()), options=options, connections=connections
-        )
+        return snapshot(self.policy, seed, samples, given)
 
 
 def _gradient(parameter: torch.nn.Parameter) -> Tensor:

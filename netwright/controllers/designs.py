@@ -1,0 +1,201 @@
+"""Architectures of a space as arrays: thousands are drawn, mutated and compared at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netwright.controllers.encoding import Encoded, Encoding
+from netwright.space import Architecture, Connections, Option
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Designs:
+    """n architectures of a space of D decisions and L possible links (anchor, source).
+
+    choice: int64 [n, D], the chosen option, 0 where there is none. links: bool [n, L]. active: bool
+    [n, D], the decision holds. open: bool [n, L], the link could be taken.
+    """
+
+    choice: Array
+    links: Array
+    active: Array
+    open: Array
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def __getitem__(self, rows: Any) -> Designs:
+        return Designs(self.choice[rows], self.links[rows], self.active[rows], self.open[rows])
+
+    def keys(self) -> list[bytes]:
+        """Return what tells different architectures apart, for each."""
+        whole = np.concatenate([self.choice.astype(np.int16).view(np.uint8), self.links], 1)
+        whole = np.concatenate([whole, self.active], 1).astype(np.uint8)
+        return [row.tobytes() for row in whole]
+
+
+def joined(parts: Sequence[Designs]) -> Designs:
+    """Return the designs of all parts in order."""
+    return Designs(
+        np.concatenate([part.choice for part in parts]),
+        np.concatenate([part.links for part in parts]),
+        np.concatenate([part.active for part in parts]),
+        np.concatenate([part.open for part in parts]),
+    )
+
+
+class Catalogue:
+    """Draws, mutates, encodes and decodes the designs of one space."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.space = encoding.space
+        decisions = self.space.decisions
+        self.options = np.zeros(len(decisions), dtype=np.int64)
+        for d, choice in encoding.choices:
+            self.options[d] = len(choice.options)
+        at, own, source = [], [], []
+        for (d, connections), sources in zip(encoding.connections, encoding.sources, strict=True):
+            for j in sources:
+                at.append(d)
+                own.append(encoding.anchor[connections.anchor])
+                source.append(j)
+        anchor_at = np.array([d for d, _ in encoding.connections], dtype=np.int64)
+        self.link_at = np.array(at, dtype=np.int64)  # [L], the connection decision
+        self._link_own = np.array(own, dtype=np.int64)  # its anchor
+        self._link_source = np.array(source, dtype=np.int64)  # the anchor it might take
+        self._source_at = anchor_at[self._link_source] if len(source) else self.link_at
+        self._conditions = [
+            [(parent, allowed.numpy()) for parent, allowed in met] for met in encoding.conditions
+        ]
+        self._is_choice = np.array([not isinstance(d, Connections) for d in decisions])
+        self._column = np.cumsum(self.options) - self.options
+
+    @property
+    def features(self) -> int:
+        """How many features a design has."""
+        return int(self.options.sum()) + 2 * len(self.link_at)
+
+    # --- making -----------------------------------------------------------------------------
+
+    def random(
+        self, n: int, generator: np.random.Generator, given: Mapping[str, Option] | None = None
+    ) -> Designs:
+        """Return n designs, every decision that holds drawn uniformly; `given` fixes choices."""
+        choice = generator.integers(0, np.maximum(self.options, 1), (n, len(self.options)))
+        links = generator.random((n, len(self.link_at))) < 0.5
+        return self._sound(choice, links, given)
+
+    def mutated(
+        self,
+        parents: Designs,
+        changes: Array,
+        generator: np.random.Generator,
+        given: Mapping[str, Option] | None = None,
+    ) -> Designs:
+        """Return each parent with so many of its decisions changed; changes: int [n], >= 1.
+
+        A change is another option, or a link taken or left. What comes to hold is drawn anew.
+        Choices of `given` stay.
+        """
+        n = len(parents)
+        rows = np.arange(n)
+        latent = self.random(n, generator)
+        choice = np.where(parents.active, parents.choice, latent.choice)
+        links = np.where(parents.open, parents.links, latent.links)
+        fixed = list(self.encoding.given_options(given or {}))
+        free = parents.active & (self.options > 1)
+        free[:, fixed] = False
+        places = np.concatenate([free, parents.open], 1)
+        keys = np.where(places, generator.random(places.shape), -1.0)
+        order = np.argsort(-keys, axis=1)[:, : int(changes.max(initial=0))]
+        for k in range(order.shape[1]):
+            at = order[:, k]
+            do = (changes > k) & places[rows, at]
+            is_choice = do & (at < len(self.options))
+            r, d = rows[is_choice], at[is_choice]
+            choice[r, d] += generator.integers(1, np.maximum(self.options[d], 2))
+            choice[r, d] %= self.options[d]
+            is_link = do & (at >= len(self.options))
+            r, d = rows[is_link], at[is_link] - len(self.options)
+            links[r, d] ^= True
+        return self._sound(choice, links, given)
+
+    def _sound(self, choice: Array, links: Array, given: Mapping[str, Option] | None) -> Designs:
+        """Return designs of full arrays, without what does not hold in them."""
+        for d, option in self.encoding.given_options(given or {}).items():
+            choice[:, d] = option
+        active = np.ones(choice.shape, dtype=bool)
+        for d, conditions in enumerate(self._conditions):
+            for parent, allowed in conditions:
+                active[:, d] &= active[:, parent] & allowed[choice[:, parent]]
+        choice = np.where(active & self._is_choice, choice, 0)
+        if len(self.link_at):
+            opened = active[:, self.link_at] & active[:, self._source_at]
+        else:
+            opened = np.zeros(links.shape, dtype=bool)
+        return Designs(choice, links & opened, active, opened)
+
+    # --- to and fro -------------------------------------------------------------------------
+
+    def of(self, encoded: Encoded) -> Designs:
+        """Return encoded architectures as designs."""
+        own, source = self._link_own, self._link_source
+        return Designs(
+            encoded.choice.numpy(),
+            encoded.links.numpy()[:, own, source],
+            encoded.active.numpy(),
+            encoded.open.numpy()[:, own, source],
+        )
+
+    def read(self, architectures: Sequence[Architecture]) -> Designs:
+        """Return architectures as designs."""
+        return self.of(self.encoding.encode(architectures))
+
+    def written(self, designs: Designs) -> list[Architecture]:
+        """Return designs as architectures."""
+        result = []
+        for choice, links, active in zip(
+            designs.choice.tolist(), designs.links, designs.active.tolist(), strict=True
+        ):
+            taken: dict[int, set[int]] = {}
+            for at in np.flatnonzero(links).tolist():
+                taken.setdefault(int(self.link_at[at]), set()).add(int(self._link_source[at]))
+            values = []
+            for d, decision in enumerate(self.space.decisions):
+                if not active[d]:
+                    continue
+                if isinstance(decision, Connections):
+                    own = taken.get(d, set())
+                    chosen = tuple(s for s in decision.sources if self.encoding.anchor[s] in own)
+                    values.append((decision.name, chosen))
+                else:
+                    values.append((decision.name, decision.options[choice[d]]))
+            result.append(Architecture(self.space.fingerprint, tuple(values)))
+        return result
+
+    # --- comparing --------------------------------------------------------------------------
+
+    def featured(self, designs: Designs) -> Array:
+        """Return unit vectors float32 [n, features]: what two designs share is their product.
+
+        One feature for each option of each choice and two for each link; decisions that do not
+        hold have none.
+        """
+        n = len(designs)
+        x = np.zeros((n, self.features), dtype=np.float32)
+        rows, d = np.nonzero(designs.active & (self.options > 1))
+        x[rows, self._column[d] + designs.choice[rows, d]] = 1.0
+        first = int(self.options.sum())
+        x[:, first : first + len(self.link_at)] = designs.open & designs.links
+        x[:, first + len(self.link_at) :] = designs.open & ~designs.links
+        norms = np.sqrt((x * x).sum(1, keepdims=True))
+        unit: Array = x / np.maximum(norms, 1.0)
+        return unit

@@ -1,0 +1,296 @@
+"""A recurrent policy guided by a learned value model: few children, each chosen with care.
+
+The paper's policy writes candidates, beside mutations of the best trials and uniform draws; a value
+model taught by all past trials picks among thousands of them what is proposed. The policy is taught
+by the same trials: it is drawn towards them by the rank of their reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from netwright.controllers.designs import Catalogue, Designs, joined
+from netwright.controllers.encoding import Encoding
+from netwright.controllers.policy import Policy, snapshot
+from netwright.controllers.threads import single_thread
+from netwright.controllers.value import ValueModel, normal_ranks
+from netwright.errors import ConfigError, out_of_range
+from netwright.protocols import PolicySnapshot
+from netwright.seeding import derive_seed
+from netwright.space import Architecture, Option, SearchSpace
+from netwright.trial import Trial
+
+MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedSettings:
+    """The guided controller's settings.
+
+    batch: architectures a proposal, >= 1 (1). start: trials before the value model picks, drawn at
+    random, >= 1 (10).
+    sampled, mutants, uniform: candidates for each pick, from the policy, from the best trials and
+    from the whole space, >= 0, together >= 1.
+    parents: best trials that are mutated, >= 1.
+    acquisition: "thompson" (each pick is the best in one world drawn from the value model),
+    "improvement" (expected), or "both" in turn.
+    pairs, noise: of the value model, see `ValueModel`.
+    learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
+    a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
+    bonus in nats a decision, >= 0.
+    """
+
+    batch: int = 1
+    start: int = 10
+    sampled: int = 128
+    mutants: int = 512
+    uniform: int = 1024
+    parents: int = 10
+    acquisition: str = "both"
+    pairs: float = 0.3
+    noise: float = 0.02
+    learning_rate: float = 0.005
+    units: int = 35
+    layers: int = 2
+    scale: float = 0.08
+    replay: int = 16
+    temperature: float = 0.5
+    entropy: float = 0.1
+
+    ACQUISITIONS: ClassVar[tuple[str, ...]] = ("thompson", "improvement", "both")
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "start", "parents", "units", "layers", "replay"):
+            if getattr(self, name) < 1:
+                _refuse(name, "must be 1 or more", getattr(self, name))
+        for name in ("sampled", "mutants", "uniform", "entropy"):
+            if not getattr(self, name) >= 0:
+                _refuse(name, "must be 0 or more", getattr(self, name))
+        for name in ("noise", "learning_rate", "scale", "temperature"):
+            if not getattr(self, name) > 0:
+                _refuse(name, "must be above 0", getattr(self, name))
+        if not 0 <= self.pairs <= 1:
+            _refuse("pairs", "must be in [0, 1]", self.pairs)
+        if self.sampled + self.mutants + self.uniform < 1:
+            _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
+        if self.acquisition not in self.ACQUISITIONS:
+            rule = f"must be one of {', '.join(self.ACQUISITIONS)}"
+            _refuse("acquisition", rule, self.acquisition)
+
+
+def _refuse(name: str, rule: str, value: object) -> None:
+    raise ConfigError(out_of_range(f"controller.{name}", rule, value))
+
+
+class Guided:
+    """Draws `start` trials at random, then picks among candidates by its value model.
+
+    What was told is never proposed again, nor is what shares its canonical form, unless a thousand
+    candidates are all known.
+    """
+
+    def __init__(
+        self, space: SearchSpace, settings: GuidedSettings | None = None, *, seed: int = 0
+    ) -> None:
+        self.space = space
+        self.settings = settings or GuidedSettings()
+        self.batch = self.settings.batch
+        self._seed = seed
+        self._encoding = Encoding(space)
+        self._catalogue = Catalogue(self._encoding)
+        self.policy = Policy(
+            self._encoding,
+            units=self.settings.units,
+            layers=self.settings.layers,
+            scale=self.settings.scale,
+            seed=derive_seed(seed, 0, "policy"),
+        )
+        self._adam = torch.optim.Adam(
+            self.policy.parameters(), lr=self.settings.learning_rate, fused=True
+        )
+        self._proposals = 0
+        self._steps = 0
+        self._untaught = 0
+        self._told: list[tuple[Architecture, tuple[str, ...], float]] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin without what is worked out from the trials told."""
+        self._designs = self._catalogue.read([])
+        self._features = np.zeros((0, self._catalogue.features), dtype=np.float32)
+        self._known: set[bytes] = set()
+        self._forms: set[Architecture] = set()
+
+    # --- proposing --------------------------------------------------------------------------
+
+    def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
+        """Return n architectures; `given` fixes choices."""
+        generator = np.random.default_rng(derive_seed(self._seed, self._proposals, "propose"))
+        first = self._proposals * self.batch
+        self.replay_propose(n, given)
+        with single_thread():
+            pool = self._pool(generator, given)
+            features = self._catalogue.featured(pool)
+            model = self._model() if len(self._told) >= self.settings.start else None
+            picked: list[Architecture] = []
+            order = np.arange(len(pool))
+            for k in range(n):
+                if model is not None:
+                    order = np.argsort(-self._worth(model, features, generator, first + k))
+                picked.append(self._first_new(pool, order, picked))
+        return picked
+
+    def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
+        """Count a proposal without drawing it."""
+        self._proposals += 1
+
+    def _worth(
+        self, model: ValueModel, features: NDArray[Any], generator: np.random.Generator, turn: int
+    ) -> NDArray[Any]:
+        kind = self.settings.acquisition
+        if kind == "improvement" or (kind == "both" and turn % 2):
+            return model.improvement(features)
+        return model.draw(features, generator)
+
+    def _first_new(
+        self, pool: Designs, order: NDArray[Any], picked: Sequence[Architecture]
+    ) -> Architecture:
+        """Return the first candidate in `order` that is neither told nor picked, in any form."""
+        taken = {self.space.canonical(architecture) for architecture in picked}
+        for i in order[:1000].tolist():
+            found = self._catalogue.written(pool[i : i + 1])[0]
+            form = self.space.canonical(found)
+            if form not in self._forms and form not in taken:
+                return found
+        return self._catalogue.written(pool[order[0] : order[0] + 1])[0]
+
+    def _pool(self, generator: np.random.Generator, given: Mapping[str, Option] | None) -> Designs:
+        """Return the candidates that were not told; all of them where every one was."""
+        own, catalogue = self.settings, self._catalogue
+        if len(self._told) < own.start:
+            pool = catalogue.random(max(own.uniform, 100), generator, given)
+        else:
+            parts = [catalogue.random(own.uniform, generator, given)]
+            if own.sampled:
+                torch_generator = torch.Generator().manual_seed(int(generator.integers(2**62)))
+                parts.append(
+                    catalogue.of(self.policy.sample(own.sampled, torch_generator, given)[0])
+                )
+            if own.mutants:
+                parts.append(self._mutants(generator, given))
+            pool = joined(parts)
+        seen: set[bytes] = set()
+        kept = []
+        for i, key in enumerate(pool.keys()):
+            if key not in self._known and key not in seen:
+                seen.add(key)
+                kept.append(i)
+        return pool[kept] if kept else pool
+
+    def _mutants(
+        self, generator: np.random.Generator, given: Mapping[str, Option] | None
+    ) -> Designs:
+        """Return mutations of the best trials, the better the more; half of one decision."""
+        n = self.settings.mutants
+        rewards = np.array([reward for _, _, reward in self._told])
+        best = np.argsort(-rewards, kind="stable")[: self.settings.parents]
+        share = 1.0 / np.arange(1, len(best) + 1)
+        parents = generator.choice(best, n, p=share / share.sum())
+        changes = np.minimum(generator.geometric(0.5, n), 8)
+        return self._catalogue.mutated(self._designs[parents], changes, generator, given)
+
+    def _model(self) -> ValueModel:
+        rewards = np.array([reward for _, _, reward in self._told])
+        kept = np.arange(len(rewards))
+        if len(rewards) > MOST:
+            newest = kept[-MOST // 2 :]
+            best = np.argsort(-rewards[: -MOST // 2], kind="stable")[: MOST // 2]
+            kept = np.concatenate([np.sort(best), newest])
+        return ValueModel(
+            self._features[kept], rewards[kept], self.settings.pairs, self.settings.noise
+        )
+
+    # --- learning ---------------------------------------------------------------------------
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Take the trials in; a step of the policy for each `replay` / 4 of them."""
+        for trial in trials:
+            if trial.reward is None:
+                raise ValueError(f"trial {trial.number} was told without a reward")
+            self._told.append((trial.architecture, tuple(trial.given), trial.reward))
+        self._take_in(len(trials))
+        self._untaught += len(trials)
+        every = max(1, self.settings.replay // 4)
+        while self._untaught >= every:
+            self._untaught -= every
+            if len(self._told) >= self.settings.start and self.settings.sampled:
+                with single_thread():
+                    self._learn()
+
+    def _take_in(self, n: int) -> None:
+        """Work out what is needed of the last n trials."""
+        if n == 0:
+            return
+        new = self._catalogue.read([architecture for architecture, _, _ in self._told[-n:]])
+        self._designs = joined([self._designs, new])
+        self._features = np.concatenate([self._features, self._catalogue.featured(new)])
+        self._known.update(new.keys())
+        for architecture, _, _ in self._told[-n:]:
+            self._forms.add(self.space.canonical(architecture))
+
+    def _learn(self) -> None:
+        """Take one step towards past trials, drawn by the rank of their reward."""
+        generator = np.random.default_rng(derive_seed(self._seed, self._steps, "replay"))
+        self._steps += 1
+        targets = normal_ranks(np.array([reward for _, _, reward in self._told]))
+        weights = np.exp((targets - targets.max()) / self.settings.temperature)
+        drawn = generator.choice(len(weights), self.settings.replay, p=weights / weights.sum())
+        encoded = self._encoding.encode(
+            [self._told[i][0] for i in drawn], [self._told[i][1] for i in drawn]
+        )
+        scores = self.policy.score(encoded)
+        loss = -scores.log_prob.mean() - self.settings.entropy * scores.entropy.mean()
+        self._adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
+
+    # --- state ------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the policy, its optimiser, the counts and the trials told."""
+        return {
+            "policy": self.policy.state_dict(),
+            "adam": self._adam.state_dict(),
+            "proposals": self._proposals,
+            "steps": self._steps,
+            "untaught": self._untaught,
+            "told": [
+                {"values": dict(a), "given": list(given), "reward": reward}
+                for a, given, reward in self._told
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a state that `state_dict` gave."""
+        self.policy.load_state_dict(state["policy"])
+        self._adam.load_state_dict(state["adam"])
+        self._proposals, self._steps = int(state["proposals"]), int(state["steps"])
+        self._untaught = int(state["untaught"])
+        self._told = [
+            (self.space.architecture(told["values"]), tuple(told["given"]), float(told["reward"]))
+            for told in state["told"]
+        ]
+        self._forget()
+        self._take_in(len(self._told))
+
+    def snapshot(
+        self, seed: int, samples: int, given: Mapping[str, Option] | None = None
+    ) -> PolicySnapshot:
+        """Average the probabilities of each decision over `samples` drawn architectures."""
+        return snapshot(self.policy, seed, samples, given)

@@ -1,0 +1,49 @@
+"""Means, intervals and paired tests over seeds; nothing is assumed to be normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netwright.seeding import derive_seed
+
+Array = NDArray[Any]
+DRAWS = 10_000  # of a bootstrap or a permutation test
+EXACT = 13  # pairs up to which every permutation is tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over seeds, and where it lies with 95% by the bootstrap's percentiles."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Array, seed: int = 0) -> Interval:
+    """Return the mean of `values` [n] with its bootstrap interval; n = 1 has no width."""
+    generator = np.random.default_rng(derive_seed(seed, len(values), "bootstrap"))
+    means = values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def paired_p(differences: Array, seed: int = 0) -> float:
+    """Return the two-sided p-value of a paired permutation test of `differences` [n].
+
+    Under the hypothesis that neither is better each difference may as well have the other sign. All
+    signs are tried for up to 13 pairs, 10,000 random ones for more.
+    """
+    n = len(differences)
+    if n <= EXACT:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        sums = np.abs((1 - 2 * bits) @ differences)
+        return float((sums >= abs(differences.sum()) - 1e-12).mean())
+    generator = np.random.default_rng(derive_seed(seed, n, "permutation"))
+    signs = generator.integers(0, 2, (DRAWS, n)) * 2 - 1
+    sums = np.abs(signs @ differences)
+    return float(((sums >= abs(differences.sum()) - 1e-12).sum() + 1) / (DRAWS + 1))
