@@ -18,8 +18,11 @@ from collections.abc import Callable
 import torch
 
 from netwright.controllers.evolution import Evolution
+from netwright.controllers.local_search import LocalSearch
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.ppo import Ppo, PpoSettings
 from netwright.controllers.random import RandomSearch
+from netwright.controllers.tpe import Tpe
 from netwright.evaluators.table import TableEvaluator, test_accuracies
 from netwright.protocols import Controller
 from netwright.space import Architecture, SearchSpace
@@ -32,6 +35,9 @@ CONTROLLERS: dict[str, Callable[[SearchSpace, int], Controller]] = {
     "reinforce": lambda space, seed: PolicyGradient(
         space, PolicySettings(batch=4, learning_rate=0.01), seed=seed
     ),
+    "local_search": lambda space, seed: LocalSearch(space, seed=seed),
+    "ppo": lambda space, seed: Ppo(space, PpoSettings(batch=4, learning_rate=0.01), seed=seed),
+    "tpe": lambda space, seed: Tpe(space, seed=seed),
 }
 
 

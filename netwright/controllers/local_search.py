@@ -29,12 +29,12 @@ Place = tuple[Architecture, float]  # with its reward
 class LocalSearchSettings:
     """Its settings.
 
-    starts: architectures drawn at random, of whose best a climb starts, >= 1 (1). move: "first": to
+    starts: architectures drawn at random, of whose best a climb starts, >= 1 (5). move: "first": to
     a neighbour as soon as it is better; "best": to the best neighbour, after all of them.
     batch: >= 1 (1).
     """
 
-    starts: int = 1
+    starts: int = 5
     move: str = "first"
     batch: int = 1
 

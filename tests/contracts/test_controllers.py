@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from netwright.controllers.evolution import Evolution, EvolutionSettings
+from netwright.controllers.local_search import LocalSearch, LocalSearchSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.ppo import Ppo, PpoSettings
 from netwright.controllers.random import RandomSearch
+from netwright.controllers.tpe import Tpe, TpeSettings
 from netwright.protocols import Controller
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.trial import Trial
@@ -30,7 +33,15 @@ CONTROLLERS: dict[str, Make] = {
     "evolution": lambda space, seed: Evolution(
         space, EvolutionSettings(population=6, sample=3, batch=4), seed=seed
     ),
+    "local_search": lambda space, seed: LocalSearch(space, LocalSearchSettings(batch=4), seed=seed),
+    "local_search_best": lambda space, seed: LocalSearch(
+        space, LocalSearchSettings(move="best", starts=2, batch=4), seed=seed
+    ),
+    "ppo": lambda space, seed: Ppo(
+        space, PpoSettings(batch=4, learning_rate=0.02, entropy=0.01), seed=seed
+    ),
     "random": lambda space, seed: RandomSearch(space, seed=seed, batch=4),
+    "tpe": lambda space, seed: Tpe(space, TpeSettings(startup=5, batch=4), seed=seed),
 }
 SPACES = {"small": small_space(), **CONV_SPACES}
 
