@@ -37,7 +37,9 @@ CONTROLLERS: dict[str, Callable[[SearchSpace, int], Controller]] = {
         space, PolicySettings(batch=4, learning_rate=0.01), seed=seed
     ),
     "local_search": lambda space, seed: LocalSearch(space, seed=seed),
-    "ppo": lambda space, seed: Ppo(space, PpoSettings(batch=4, learning_rate=0.01), seed=seed),
+    "ppo": lambda space, seed: Ppo(
+        space, PpoSettings(batch=4, learning_rate=0.01, entropy=0.01), seed=seed
+    ),
     "tpe": lambda space, seed: Tpe(space, seed=seed),
 }
 
