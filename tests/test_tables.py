@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwright.controllers.evolution import Evolution, EvolutionSettings, mutate
+from netwright.controllers.evolution import Evolution, EvolutionSettings
+from netwright.controllers.neighbours import mutate
 from netwright.errors import ConfigError, DataError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.evaluators.table import TableEvaluator, table_space

@@ -1,1 +1,1 @@
-"""Controllers: policy gradient and random search, all behind `netwright.protocols.Controller`."""
+"""Controllers: policies that learn, and searches that do not, all behind `netwright.protocols.Controller`."""

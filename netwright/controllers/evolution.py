@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netwright.controllers.neighbours import mutate, shares
 from netwright.controllers.random import RandomSearch
 from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
 from netwright.seeding import derive_seed, rng
-from netwright.space import Architecture, Choice, Option, SearchSpace, Value
+from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
 
@@ -102,62 +103,4 @@ class Evolution:
         """
         uniform = RandomSearch(self.space, seed=derive_seed(self._seed, 0, "snapshot"))
         found = uniform.snapshot(seed, samples, given)
-        if not self._alive:
-            return found
-        options, connections = dict(found.options), dict(found.connections)
-        for decision in self.space.decisions:
-            values = [a[decision.name] for a, _ in self._alive if decision.name in a]
-            if not values or (given and decision.name in given):
-                continue
-            if isinstance(decision, Choice):
-                shares = [values.count(option) / len(values) for option in decision.options]
-                options[decision.name] = tuple(shares)
-            else:
-                taken = [sum(s in v for v in values) for s in decision.sources]  # type: ignore[operator]
-                connections[decision.name] = tuple(t / len(values) for t in taken)
-        return PolicySnapshot(entropy=found.entropy, options=options, connections=connections)
-
-
-def mutate(
-    space: SearchSpace,
-    parent: Architecture,
-    generator: random.Random,
-    given: Mapping[str, Option] | None = None,
-) -> Architecture:
-    """Return `parent` with one decision changed; what that makes hold is drawn anew.
-
-    Choices of `given`, and decisions with a single possible value, are left alone. A parent in
-    which nothing can change is returned as it is.
-    """
-    fixed = given or {}
-    free = []
-    for name in parent:
-        decision = space[name]
-        if isinstance(decision, Choice):
-            if name not in fixed and len(decision.options) > 1:
-                free.append(name)
-        elif space.sources(decision, parent):
-            free.append(name)
-    if not free:
-        return parent
-    changed = generator.choice(free)
-    drawn = space.sample(generator, fixed)
-    chosen: dict[str, Value] = {}
-    for decision in space.decisions:
-        name = decision.name
-        if not space.holds(decision, chosen):
-            continue
-        if isinstance(decision, Choice):
-            value: Value = parent[name] if name in parent else drawn.get(name, decision.options[0])
-            value = fixed.get(name, value)
-            if name == changed:
-                value = generator.choice([o for o in decision.options if o != parent[name]])
-        else:
-            sources = space.sources(decision, chosen)
-            before = parent[name] if name in parent else drawn.get(name, ())
-            taken = {s for s in before if s in sources}  # type: ignore[union-attr]
-            if name == changed:
-                taken ^= {generator.choice(sources)}
-            value = tuple(s for s in sources if s in taken)
-        chosen[name] = value
-    return space.architecture(chosen)
+        return shares(self.space, [a for a, _ in self._alive], found, given)

@@ -85,7 +85,7 @@ class GuidedSettings:
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"controller.{name}", rule, value))
+    raise ConfigError(out_of_range(f"controller.guided.{name}", rule, value))
 
 
 class Guided:

@@ -80,7 +80,7 @@ def _refuse(name: str, rule: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
+class Told:
     """A trial that waits for its update."""
 
     architecture: Architecture
@@ -119,7 +119,7 @@ class PolicyGradient:
             self.policy.parameters(), lr=self.settings.learning_rate, fused=True
         )
         self._proposals = 0
-        self._waiting: list[_Told] = []
+        self._waiting: list[Told] = []
         self._flying: dict[int, int] = {}  # by proposal: its trials that are not learned from
         self._sampled_at: dict[int, Tensor] = {}  # its parameters, where they are not those of now
         self._gradients: list[Tensor] = []  # summed, of `_summed` of them
@@ -167,7 +167,7 @@ class PolicyGradient:
         for trial in trials:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
-            told = _Told(
+            told = Told(
                 architecture=trial.architecture,
                 given=tuple(trial.given),
                 reward=trial.reward,
@@ -179,7 +179,7 @@ class PolicyGradient:
             now, self._waiting = self._waiting[: self.batch], self._waiting[self.batch :]
             self._learn(now)
 
-    def _learn(self, batch: list[_Told]) -> None:
+    def _learn(self, batch: list[Told]) -> None:
         """Take the gradient of one batch, and a step where enough are accumulated."""
         rewards = [told.reward for told in batch]
         if self.baseline is None:
@@ -197,8 +197,8 @@ class PolicyGradient:
             with single_thread():
                 self._step()
 
-    def _add_gradient(self, batch: list[_Told], baseline: float) -> None:
-        groups: dict[int | None, list[_Told]] = {}
+    def _add_gradient(self, batch: list[Told], baseline: float) -> None:
+        groups: dict[int | None, list[Told]] = {}
         for told in batch:
             old = self.settings.staleness == "sampling" and told.batch in self._sampled_at
             groups.setdefault(told.batch if old else None, []).append(told)
@@ -217,7 +217,7 @@ class PolicyGradient:
             self._gradients = found
         self._summed += 1
 
-    def _loss(self, policy: Policy, members: list[_Told], baseline: float) -> Tensor:
+    def _loss(self, policy: Policy, members: list[Told], baseline: float) -> Tensor:
         encoded = self._encoding.encode(
             [told.architecture for told in members], [told.given for told in members]
         )
@@ -227,7 +227,7 @@ class PolicyGradient:
         loss = reinforce_loss(scores.log_prob, adv_k)
         return loss - self.settings.entropy * scores.entropy.mean()
 
-    def _weights(self, now: Tensor, members: list[_Told]) -> Tensor:
+    def _weights(self, now: Tensor, members: list[Told]) -> Tensor:
         """Return the truncated ratio of each architecture's probabilities now and when proposed.
 
         1 for what was proposed since the last step, or by a policy that is not known.
@@ -240,7 +240,7 @@ class PolicyGradient:
         ]
         return (now - torch.tensor(then, dtype=now.dtype)).exp().clamp(max=self.settings.limit)
 
-    def _is_fresh(self, told: _Told) -> bool:
+    def _is_fresh(self, told: Told) -> bool:
         return told.batch in self._flying and told.batch not in self._sampled_at
 
     def _step(self) -> None:
@@ -283,7 +283,7 @@ class PolicyGradient:
         self._sampled_at = dict(state["sampled_at"])
         self._gradients, self._summed = list(state["gradients"]), int(state["summed"])
         self._waiting = [
-            _Told(
+            Told(
                 **{
                     **told,
                     "architecture": self.space.architecture(told["architecture"]),

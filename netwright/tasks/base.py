@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from netwright.controllers.evolution import Evolution, EvolutionSettings
-from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
-from netwright.controllers.random import RandomSearch
+from netwright.controllers.making import ControllerSettings, make_controller
 from netwright.depth import DepthSchedule
 from netwright.errors import ArchitectureError, ConfigError, out_of_range
 from netwright.loop import Mode
@@ -25,7 +23,6 @@ from netwright.tasks.execution import ExecutionSettings
 from netwright.tasks.results import Finished, Shown
 from netwright.trial import Evaluation, Metric
 
-CONTROLLERS = ("policy_gradient", "random", "evolution")
 MODES = ("replicas", "queue")
 ORDER = ("name", "about", "task", "space", "child", "controller", "data", "training", "study")
 
@@ -36,32 +33,6 @@ def combinations(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return every combination of the options, the last name changing fastest."""
     points = itertools.product(*options.values())
     return [dict(zip(options, point, strict=True)) for point in points]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControllerSettings(PolicySettings):
-    """Which controller, and the policy gradient's settings.
-
-    name: "policy_gradient" (the paper's REINFORCE), "random" or "evolution" (regularised).
-    population, sample: of evolution, see `EvolutionSettings`.
-    """
-
-    name: str = "policy_gradient"
-    population: int = 30
-    sample: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.evolution()
-        if self.name not in CONTROLLERS:
-            raise ConfigError(
-                f"controller.name must be one of {', '.join(CONTROLLERS)}; got {self.name!r}; "
-                f"use --set controller.name=policy_gradient"
-            )
-
-    def evolution(self) -> EvolutionSettings:
-        """Return the settings that evolution takes."""
-        return EvolutionSettings(population=self.population, sample=self.sample, batch=self.batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +166,7 @@ class Config(ABC):
     def make_controller(self, space: SearchSpace) -> Controller:
         """Return a new controller, seeded from the study's seed."""
         seed = derive_seed(self.study.seed, 0, "controller")
-        if self.controller.name == "random":
-            return RandomSearch(space, seed=seed, batch=self.controller.batch)
-        if self.controller.name == "evolution":
-            return Evolution(space, self.controller.evolution(), seed=seed)
-        fields = {f.name for f in dataclasses.fields(PolicySettings)}
-        values = {n: v for n, v in vars(self.controller).items() if n in fields}
-        return PolicyGradient(space, PolicySettings(**values), seed=seed)
+        return make_controller(space, self.controller, seed)
 
     def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
         """Return the study at `storage`, gone on with, or begun with `notes` beside its header."""

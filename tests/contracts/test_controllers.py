@@ -9,8 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from netwright.controllers.evolution import Evolution, EvolutionSettings
+from netwright.controllers.guided import Guided, GuidedSettings
+from netwright.controllers.local_search import LocalSearch, LocalSearchSettings
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.ppo import Ppo, PpoSettings
 from netwright.controllers.random import RandomSearch
+from netwright.controllers.tpe import Tpe, TpeSettings
 from netwright.protocols import Controller
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.trial import Trial
@@ -20,6 +24,11 @@ from tests.strategies import CONV_SPACES, small_space
 Make = Callable[[SearchSpace, int], Controller]
 
 CONTROLLERS: dict[str, Make] = {
+    "guided": lambda space, seed: Guided(
+        space,
+        GuidedSettings(batch=4, start=4, sampled=8, mutants=8, uniform=16, replay=4),
+        seed=seed,
+    ),
     "policy_gradient": lambda space, seed: PolicyGradient(
         space, PolicySettings(batch=4, learning_rate=0.02), seed=seed
     ),
@@ -29,7 +38,15 @@ CONTROLLERS: dict[str, Make] = {
     "evolution": lambda space, seed: Evolution(
         space, EvolutionSettings(population=6, sample=3, batch=4), seed=seed
     ),
+    "local_search": lambda space, seed: LocalSearch(space, LocalSearchSettings(batch=4), seed=seed),
+    "local_search_best": lambda space, seed: LocalSearch(
+        space, LocalSearchSettings(move="best", starts=2, batch=4), seed=seed
+    ),
+    "ppo": lambda space, seed: Ppo(
+        space, PpoSettings(batch=4, learning_rate=0.02, entropy=0.01), seed=seed
+    ),
     "random": lambda space, seed: RandomSearch(space, seed=seed, batch=4),
+    "tpe": lambda space, seed: Tpe(space, TpeSettings(startup=5, batch=4), seed=seed),
 }
 SPACES = {"small": small_space(), **CONV_SPACES}
 
