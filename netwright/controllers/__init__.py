@@ -1,1 +1,1 @@
-"""Controllers: policies that learn, and searches that do not, all behind `netwright.protocols.Controller`."""
+"""Controllers, all behind `netwright.protocols.Controller`."""

@@ -40,7 +40,7 @@ class GuidedSettings:
     parents: best trials that are mutated, >= 1.
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both" in turn.
-    pairs, noise: of the value model, see `ValueModel`.
+    pairs: of the value model, see `ValueModel`; each pick draws one. noise: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -53,7 +53,7 @@ class GuidedSettings:
     uniform: int = 1024
     parents: int = 10
     acquisition: str = "both"
-    pairs: float = 0.3
+    pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     noise: float = 0.02
     learning_rate: float = 0.005
     units: int = 35
@@ -75,8 +75,9 @@ class GuidedSettings:
         for name in ("noise", "learning_rate", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 _refuse(name, "must be above 0", getattr(self, name))
-        if not 0 <= self.pairs <= 1:
-            _refuse("pairs", "must be in [0, 1]", self.pairs)
+        object.__setattr__(self, "pairs", tuple(self.pairs))
+        if not self.pairs or not all(0 <= pairs <= 1 for pairs in self.pairs):
+            _refuse("pairs", "must be shares in [0, 1], at least one", list(self.pairs))
         if self.sampled + self.mutants + self.uniform < 1:
             _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
         if self.acquisition not in self.ACQUISITIONS:
@@ -137,11 +138,12 @@ class Guided:
         with single_thread():
             pool = self._pool(generator, given)
             features = self._catalogue.featured(pool)
-            model = self._model() if len(self._told) >= self.settings.start else None
+            taught = len(self._told) >= self.settings.start
             picked: list[Architecture] = []
             order = np.arange(len(pool))
             for k in range(n):
-                if model is not None:
+                if taught:
+                    model = self._model(float(generator.choice(self.settings.pairs)))
                     order = np.argsort(-self._worth(model, features, generator, first + k))
                 picked.append(self._first_new(pool, order, picked))
         return picked
@@ -205,16 +207,14 @@ class Guided:
         changes = np.minimum(generator.geometric(0.5, n), 8)
         return self._catalogue.mutated(self._designs[parents], changes, generator, given)
 
-    def _model(self) -> ValueModel:
+    def _model(self, pairs: float) -> ValueModel:
         rewards = np.array([reward for _, _, reward in self._told])
         kept = np.arange(len(rewards))
         if len(rewards) > MOST:
             newest = kept[-MOST // 2 :]
             best = np.argsort(-rewards[: -MOST // 2], kind="stable")[: MOST // 2]
             kept = np.concatenate([np.sort(best), newest])
-        return ValueModel(
-            self._features[kept], rewards[kept], self.settings.pairs, self.settings.noise
-        )
+        return ValueModel(self._features[kept], rewards[kept], pairs, self.settings.noise)
 
     # --- learning ---------------------------------------------------------------------------
 
