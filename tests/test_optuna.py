@@ -171,10 +171,9 @@ def test_all_of_a_space_gives_it_back_and_a_part_fits_its_trials(
         part = infer(trials[:n])
         for trial in trials[:n]:
             encoded = part.encode(trial)
-            assert (encoded is None) == (part.space is None)
-            if encoded is not None:
-                asked = {k: v for k, v in encoded.values.items() if k not in encoded.given}
-                assert asked == {k: v for k, v in trial.params.items() if k in part.parameters}
+            assert encoded is not None
+            asked = {k: v for k, v in encoded.values.items() if k not in encoded.given}
+            assert asked == {k: v for k, v in trial.params.items() if k in part.parameters}
     found = infer(trials)
     assert found.unexplained == set()
     if found.space is not None:

@@ -56,10 +56,11 @@ def default_controller(space: SearchSpace, seed: int) -> Controller:
 class NetwrightSampler(optuna.samplers.BaseSampler):
     """Lets a Netwright controller propose the trials of an Optuna study.
 
-    seed: in [0, 2**63); None draws one. With a seed, studies run one trial at a time repeat
+    seed: any whole number; None draws one. With a seed, studies run one trial at a time repeat
         exactly; proposals are a function of the seed, the trial's number and the finished trials
         in the order of their ends, so a study gone on with in a new process goes on alike.
-    controller: makes a controller from a space and a seed; `default_controller` by default.
+    controller: makes a controller from a space and a seed; `default_controller` by default. Each
+        proposal is made by a deep copy of it.
 
     The controller decides categories, integers and stepped floats of up to 64 values, and integers
     with `log=True` on a geometric grid of up to 16 values. Wider integers, other floats, and

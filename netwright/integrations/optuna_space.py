@@ -152,8 +152,6 @@ class Inferred:
 
     def encode(self, trial: FrozenTrial) -> Encoded | None:
         """Return the trial's values; None where it does not fit the space."""
-        if self.space is None:
-            return None
         if any(
             name not in self.known or self.known[name] not in (None, distribution)
             for name, distribution in trial.distributions.items()
@@ -161,8 +159,8 @@ class Inferred:
             return None
         values: Assignment = {}
         given: dict[str, Option] = {}
-        for decision in self.space.decisions:
-            name, holds = decision.name, self.space.holds(decision, values)
+        for decision in self.space.decisions if self.space else ():
+            name, holds = decision.name, SearchSpace.holds(decision, values)
             own = self.parameters[name]
             if holds and name in trial.params:
                 values[name] = own.option(trial.params[name])
