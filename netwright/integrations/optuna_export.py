@@ -18,6 +18,8 @@ from netwright.spaces import space_from_dict
 from netwright.study import Study
 from netwright.trial import Trial, TrialState
 
+DATABASE = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
 
 def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     """Write the finished trials to a new Optuna study `name`; return how many.
@@ -28,7 +30,9 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     A choice becomes a categorical parameter; a connection decision one boolean parameter for each
     source it might take, "DECISION <- SOURCE". The value is the reward, which is maximised. Score,
     seed, failure and the like are user attributes, the curve the intermediate values, by epoch from
-    1. Trials keep their order, times and, where none is still running, their numbers.
+    1. Trials keep their order, times and, where none is still running, their numbers. Optuna writes
+    one parameter at a time, some 3 ms each: a trial of 15 layers with all their connections, 180
+    parameters, takes half a second.
 
     Raises `StudyError` where the database cannot be written or holds a study `name`.
     """
@@ -38,11 +42,11 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     trials = [t for t in store.trials(space) if t.state is not TrialState.RUNNING]
     try:
         storage = optuna.storages.RDBStorage(storage_url)
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except (*DATABASE, ImportError, ValueError) as error:
         raise _unwritable(storage_url, error) from error
     try:
         _write(storage, name, storage_url, header, [_frozen(trial, space) for trial in trials])
-    except SQLAlchemyError as error:
+    except DATABASE as error:
         raise _unwritable(storage_url, error) from error
     finally:
         storage.remove_session()
