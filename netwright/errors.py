@@ -7,6 +7,7 @@
     │   ├── ArchitectureError an architecture that its space does not hold, or a bad file of one
     │   ├── DataError         data that is missing, unreadable or too small
     │   ├── StudyError        a study or its journal: missing, truncated, of another configuration
+    │   ├── ObjectivesError   an Optuna study of several objectives where one is needed
     │   └── MissingExtraError an optional dependency that is not installed
     └── ChildError            a child that failed while training; the search goes on
         └── TimeLimitError    it ran past its time limit
@@ -43,6 +44,10 @@ class DataError(UsageError):
 
 class StudyError(UsageError):
     """A study that is missing, damaged or of another configuration."""
+
+
+class ObjectivesError(UsageError, ValueError):
+    """Several objectives where one is needed; a ValueError, as Optuna's own samplers raise."""
 
 
 class MissingExtraError(UsageError):

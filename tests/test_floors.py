@@ -33,6 +33,7 @@ FLOORS = {
     "evaluators": 6,
     "report": 6,
     "tasks": 7,
+    "integrations": 7,
     "config": 8,
     "workspace": 9,
     "progress": 9,

@@ -1,0 +1,1 @@
+"""Netwright inside other libraries; each module needs the extra of its name."""
