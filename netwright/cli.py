@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from netwright.compare_command import compare
 from netwright.console import err, goes_on, out, print_json, run, say
 from netwright.errors import NetwrightError, UsageError
 
@@ -379,6 +380,9 @@ def report(
     path = target or Workspace(study).report
     write_study_report(study, control, path)
     say(f"report: {path}")
+
+
+app.command()(compare)
 
 
 @app.command()

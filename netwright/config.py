@@ -14,6 +14,7 @@ import torch
 from netwright.errors import ConfigError, UsageError
 from netwright.space import SearchSpace
 from netwright.tasks.base import Config
+from netwright.tasks.closed import SyntheticConfig, TableConfig
 from netwright.tasks.images import ImageConfig
 from netwright.tasks.language import LanguageConfig
 from netwright.toml import build, one_line, short, to_toml, with_settings
@@ -30,7 +31,12 @@ __all__ = [
     "with_settings",
 ]
 
-TASKS: dict[str, type[Config]] = {"images": ImageConfig, "language": LanguageConfig}
+TASKS: dict[str, type[Config]] = {
+    "images": ImageConfig,
+    "language": LanguageConfig,
+    "table": TableConfig,
+    "synthetic": SyntheticConfig,
+}
 
 
 def set_threads(config: Config) -> None:

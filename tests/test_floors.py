@@ -39,6 +39,8 @@ FLOORS = {
     "progress": 9,
     "interrupts": 9,
     "searching": 9,
+    "comparing": 9,
+    "compare_command": 9,
     "console": 9,
     "finishing": 9,
     "fitting": 9,

@@ -72,6 +72,51 @@ class StudySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """What `netwright compare` runs.
+
+    controllers: names, each with settings of its own where it has some:
+    "evolution:population=50,sample=25". The first is compared with each of the others. seeds: >= 1,
+    counted from study.seed; all controllers get the same ones. at: finished trials at which the
+    tables look, rising; those beyond study.trials are left out, and study.trials is always in.
+    """
+
+    controllers: tuple[str, ...] = (
+        "guided",
+        "evolution",
+        "local_search",
+        "policy_gradient",
+        "random",
+    )
+    seeds: int = 5
+    at: tuple[int, ...] = (50, 100, 200, 500)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(out_of_range("compare.seeds", "must be 1 or more", self.seeds, 5))
+        if not self.controllers or len(set(self.controllers)) < len(self.controllers):
+            raise ConfigError(
+                f"compare.controllers must be different names, at least one; got "
+                f"{list(self.controllers)}; see netwright config CONFIG"
+            )
+        if list(self.at) != sorted({n for n in self.at if n >= 1}):
+            rule = "must be numbers of trials that rise"
+            raise ConfigError(out_of_range("compare.at", rule, list(self.at), "[50, 100]"))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What architectures are worth beyond what a search sees, where it is known.
+
+    name: of `score`, which gives an architecture's. best: the best score there is.
+    """
+
+    name: str
+    score: Callable[[Architecture], float]
+    best: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(ABC):
     """A whole configuration of one task; a subclass for each, with its own sections.
 
@@ -83,6 +128,7 @@ class Config(ABC):
 
     kind: ClassVar[str]  # of its search space
     trains: ClassVar[tuple[str, ...]]  # the kinds of space whose architectures it trains
+    instant: ClassVar[bool] = False  # an evaluation takes no time worth journalling
 
     name: str = "study"
     about: str = ""
@@ -90,6 +136,7 @@ class Config(ABC):
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     study: StudySettings = field(default_factory=StudySettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    compare: CompareSettings = field(default_factory=CompareSettings)
 
     def __post_init__(self) -> None:
         bad = set(self.name) & set('/\\:?"') or not self.name.isprintable()
@@ -113,8 +160,8 @@ class Config(ABC):
         data = dataclasses.asdict(self)
         if data["study"]["depth"] is None:
             del data["study"]["depth"]
-        rest = [name for name in data if name not in (*ORDER, "execution")]
-        return {n: data[n] for n in (*ORDER, *rest, "execution") if n in data}
+        rest = [name for name in data if name not in (*ORDER, "execution", "compare")]
+        return {n: data[n] for n in (*ORDER, *rest, "execution", "compare") if n in data}
 
     def identity(self) -> dict[str, Any]:
         """Return what makes a study what it is: all but its length and where it runs.
@@ -123,7 +170,7 @@ class Config(ABC):
         """
         data = self.to_dict()
         del data["study"]["trials"]
-        for name in ("name", "about", "task", "tune", "final", "execution"):
+        for name in ("name", "about", "task", "tune", "final", "execution", "compare"):
             data.pop(name, None)
         return data
 
@@ -167,6 +214,10 @@ class Config(ABC):
         """Return a new controller, seeded from the study's seed."""
         seed = derive_seed(self.study.seed, 0, "controller")
         return make_controller(space, self.controller, seed)
+
+    def judge(self) -> Judge | None:
+        """Return what architectures are worth, for use once a search has ended; None: unknown."""
+        return None
 
     def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
         """Return the study at `storage`, gone on with, or begun with `notes` beside its header."""

@@ -1,0 +1,54 @@
+"""The command `netwright compare`, thin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netwright.console import err, print_json, say
+
+
+def compare(
+    config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder; runs/compare-NAME by default.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Of each search.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Of each controller.")] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option("--workers", metavar="N|auto", help="Children, or searches, at once."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as compare.seeds=9; repeat.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Compare controllers on one space by paired seeds; run again to go on."""
+    from netwright.comparing import Comparison, check_entries
+    from netwright.config import load_config, set_threads
+    from netwright.progress import counting
+    from netwright.searching import workers_of
+
+    extra = [f"study.trials={trials}"] if trials is not None else []
+    extra += [f"compare.seeds={seeds}"] if seeds is not None else []
+    extra += [f"execution.workers={workers_of(workers)}"] if workers is not None else []
+    loaded = load_config(config, [*(settings or []), *extra])
+    loaded.execution.check_device()
+    set_threads(loaded)
+    check_entries(loaded)
+    comparison = Comparison(loaded, target or Path("runs") / f"compare-{loaded.name}")
+    comparison.begin()
+    with counting(err, "searches", len(comparison.runs)) as advance:
+        for _ in range(len(comparison.runs) - len(comparison.missing())):
+            advance("")
+        for run in comparison.go_on(lambda text: err.print(f"netwright: {text}", markup=False)):
+            advance(run.name)
+    found = comparison.write()
+    if as_json:
+        print_json({key: value for key, value in found.items() if key != "text"})
+        return
+    say(found["text"])
+    say(f"written: {', '.join(found['files'])}")

@@ -1,0 +1,316 @@
+"""`netwright compare`: controllers by seeds on one space and evaluator, with paired seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netwright.config import Config, config_from_dict, set_threads, with_settings
+from netwright.errors import StudyError
+from netwright.report.comparison import Measure, markdown, plot
+from netwright.seeding import rng
+from netwright.space import Architecture, SearchSpace
+from netwright.store import sqlite_url
+from netwright.study import Study
+from netwright.trial import Trial
+from netwright.workspace import check_folder
+
+Array = NDArray[Any]
+HEADER, TABLES = "compare.json", "compare.md"
+RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One search of a comparison: a controller, by its entry in compare.controllers, and a seed."""
+
+    entry: str
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", self.entry)
+        digest = hashlib.sha256(self.entry.encode()).hexdigest()[:6]
+        return f"{label if label == self.entry else f'{label}-{digest}'}-{self.seed}"
+
+
+def configured(config: Config, entry: str, seed: int) -> Config:
+    """Return the configuration of one run; `entry` as in `CompareSettings.controllers`."""
+    name, _, rest = entry.partition(":")
+    settings = [f"controller.name={name}", f"study.seed={seed}"]
+    for part in rest.split(",") if rest else ():
+        key = part.strip()
+        settings.append(f"controller.{key}")
+    return config_from_dict(with_settings(config.to_dict(), settings), f"compare {entry}")
+
+
+def runs_of(config: Config) -> list[Run]:
+    """Return every run, seed by seed; raises `ConfigError` for an entry that is none."""
+    compare, first = config.compare, config.study.seed
+    return [
+        Run(entry=entry, seed=seed, config=configured(config, entry, seed))
+        for seed in range(first, first + compare.seeds)
+        for entry in compare.controllers
+    ]
+
+
+class Comparison:
+    """A folder of runs: one JSON file each, written when it has ended.
+
+    A run whose evaluations cost something keeps its study's journal beside it and goes on from
+    there; one that costs nothing begins again.
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.runs = runs_of(config)
+
+    def begin(self) -> None:
+        """Make the folder, or check that it holds this comparison; raises `UsageError`."""
+        check_folder(self.folder)
+        if self.config.instant:
+            self.config.make_evaluator(self.config.make_space())
+        else:
+            self.config.prepare(self.config.make_evaluator(self.config.make_space()))
+        path = self.folder / HEADER
+        identity = json.loads(json.dumps(_identity(self.config)))
+        if path.exists():
+            if _read(path) != identity:
+                raise StudyError(
+                    f"a comparison goes on only as it began, but for its controllers, seeds and "
+                    f"trials; {self.folder} holds another; use --out with another folder"
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "runs").mkdir(exist_ok=True)
+        _write(path, identity)
+
+    def missing(self) -> list[Run]:
+        """Return the runs that have not come to their end."""
+        return [run for run in self.runs if self._result(run) is None]
+
+    def _path(self, run: Run) -> Path:
+        return self.folder / "runs" / f"{run.name}.json"
+
+    def _result(self, run: Run) -> dict[str, Any] | None:
+        path = self._path(run)
+        if not path.exists():
+            return None
+        result: dict[str, Any] = _read(path)
+        right = result.get("controller") == json.loads(json.dumps(_settings(run.config)))
+        enough = len(result.get("rewards", ())) >= self.config.study.trials
+        return result if right and enough else None
+
+    def go_on(self, said: Callable[[str], None]) -> Iterator[Run]:
+        """Yield each missing run when it has ended."""
+        missing = self.missing()
+        workers = self.config.execution.workers
+        if self.config.instant and workers != 1 and len(missing) > 1:
+            yield from self._together(missing, workers or (multiprocessing.cpu_count()))
+            return
+        if self.config.instant:
+            for run in missing:
+                _write(self._path(run), instant_run(run))
+                yield run
+            return
+        with self.config.execution.running() as (executor, choice):
+            if choice:
+                said(choice)
+            for run in missing:
+                storage = sqlite_url(self.folder / "runs" / f"{run.name}.db")
+                study = run.config.make_study(storage)
+                with closing(study.store):
+                    study.run(self.config.study.trials, executor, say=said)
+                    _write(self._path(run), outcome(run, study))
+                yield run
+
+    def _together(self, missing: Sequence[Run], workers: int) -> Iterator[Run]:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            futures = {pool.submit(instant_run, run): run for run in missing}
+            for future in as_completed(futures):
+                _write(self._path(futures[future]), future.result())
+                yield futures[future]
+
+    # --- what came of it --------------------------------------------------------------------
+
+    def write(self) -> dict[str, Any]:
+        """Write tables and plots; return what `--json` prints. Every run must have ended."""
+        measures, costs = self.measured()
+        trials = self.config.study.trials
+        at = sorted({n for n in self.config.compare.at if n < trials} | {trials})
+        text = f"# {self.config.name}: {self.config.compare.seeds} paired seeds\n\n"
+        text += "\n".join(markdown(measure, at) for measure in measures)
+        average = self.average_random()
+        if average is not None:
+            text += (
+                f"\nThe average random architecture: {average:.4f} ({self.config.metric.name}).\n"
+            )
+        written = [self.folder / TABLES]
+        written[0].write_text(text)
+        for k, measure in enumerate(measures):
+            for kind, plotted in (("trials", None), ("cost", costs)):
+                if plotted is not None and (self.config.instant or k):
+                    continue
+                path = self.folder / f"{'best' if k == 0 else 'regret'}-{kind}.svg"
+                path.write_text(plot(measure, plotted))
+                written.append(path)
+        return {
+            "files": [str(path) for path in written],
+            "text": text,
+            "measures": {
+                m.name: {
+                    entry: {str(n): float(values[:, n - 1].mean()) for n in at}
+                    for entry, values in m.values.items()
+                }
+                for m in measures
+            },
+            "average_random": average,
+        }
+
+    def measured(self) -> tuple[list[Measure], dict[str, Array]]:
+        """Return the score, the judged regret where it is known, and the costs, by controller."""
+        trials, metric = self.config.study.trials, self.config.metric
+        judge, space = self.config.judge(), self.config.make_space()
+        scores: dict[str, list[Array]] = {}
+        regrets: dict[str, list[Array]] = {}
+        costs: dict[str, list[Array]] = {}
+        for run in self.runs:
+            result = self._result(run)
+            if result is None:
+                raise StudyError(
+                    f"every run of a comparison must have ended; {run.name} in {self.folder} has "
+                    f"not; run netwright compare again"
+                )
+            best = _best_so_far(result["rewards"][:trials])
+            own = np.array([np.nan if s is None else s for s in result["scores"]], dtype=float)
+            scores.setdefault(run.entry, []).append(own[best])
+            costs.setdefault(run.entry, []).append(np.cumsum(result["costs"][:trials]))
+            if judge is not None:
+                worth = {
+                    int(n): judge.score(_architecture(space, values))
+                    for n, values in result["best"].items()
+                }
+                judged = np.array([worth[int(n)] for n in best])
+                gap = judged - judge.best if metric.lower else judge.best - judged
+                regrets.setdefault(run.entry, []).append(gap)
+        measures = [
+            Measure(
+                name=f"validation {metric.name}",
+                lower=metric.lower,
+                values={entry: np.stack(rows) for entry, rows in scores.items()},
+            )
+        ]
+        if judge is not None:
+            measures.append(
+                Measure(
+                    name=f"regret in {judge.name}",
+                    lower=True,
+                    values={entry: np.stack(rows) for entry, rows in regrets.items()},
+                )
+            )
+        return measures, {entry: np.stack(rows) for entry, rows in costs.items()}
+
+    def average_random(self) -> float | None:
+        """Return the mean score of random architectures; None where none was trained."""
+        config = self.config
+        if config.instant:
+            space = config.make_space()
+            evaluator, draws = config.make_evaluator(space), rng(config.study.seed, 0, "average")
+            drawn = [space.sample(draws) for _ in range(RANDOM)]
+            found = [evaluator.evaluate(a, k, "cpu").score for k, a in enumerate(drawn)]
+            return float(np.mean(found))
+        results = [self._result(r) for r in self.runs if r.config.controller.name == "random"]
+        found = [s for r in results if r is not None for s in r["scores"] if s is not None]
+        return float(np.mean(found)) if found else None
+
+
+def instant_run(run: Run) -> dict[str, Any]:
+    """Search from the beginning, with the journal in memory; return its outcome."""
+    set_threads(run.config)
+    study = run.config.make_study("sqlite://")
+    with closing(study.store):
+        study.run(run.config.study.trials)
+        return outcome(run, study)
+
+
+def outcome(run: Run, study: Study) -> dict[str, Any]:
+    """Return what a comparison keeps of a search: numbers, and the architectures that led."""
+    trials = study.trials[: run.config.study.trials]
+    rewards = [float(trial.reward or 0.0) for trial in trials]
+    leaders = sorted(set(_best_so_far(rewards)))
+    return {
+        "controller": _settings(run.config),
+        "entry": run.entry,
+        "seed": run.seed,
+        "rewards": rewards,
+        "scores": [trial.score for trial in trials],
+        "costs": [_cost(trial) for trial in trials],
+        "best": {str(n): dict(trials[n].architecture) for n in leaders},
+    }
+
+
+def _cost(trial: Trial) -> float:
+    return trial.evaluation.cost if trial.evaluation is not None else 0.0
+
+
+def _best_so_far(rewards: Sequence[float]) -> list[int]:
+    """Return, after each trial, the index of the highest reward, the earliest of equals."""
+    best, found = 0, []
+    for n, reward in enumerate(rewards):
+        if reward > rewards[best]:
+            best = n
+        found.append(best)
+    return found
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """Return what all runs share: a configuration without controller and seed."""
+    identity = config.identity()
+    del identity["controller"], identity["study"]["seed"]
+    return {"task": config.task, **identity}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    data: dict[str, Any] = config.to_dict()["controller"]
+    return data
+
+
+def _architecture(space: SearchSpace, values: dict[str, Any]) -> Architecture:
+    return space.architecture(values)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"a comparison's file must be JSON that it wrote; {path} is not ({error}); remove it"
+        ) from error
+
+
+def _write(path: Path, data: Any) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data))
+    part.replace(path)
+
+
+def check_entries(config: Config) -> None:
+    """Raise a `UsageError` where a controller of the comparison cannot be made."""
+    space = config.make_space()
+    for run in runs_of(config)[: len(config.compare.controllers)]:
+        run.config.make_controller(space)
