@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwright.controllers.evolution import mutate
+from netwright.controllers.neighbours import mutate
 from netwright.errors import SpaceError
 from netwright.evaluators.cell_moments import Signal, portrait
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
