@@ -71,17 +71,11 @@ class Catalogue:
         self.link_at = np.array(at, dtype=np.int64)  # [L], the connection decision
         self._link_own = np.array(own, dtype=np.int64)  # its anchor
         self._link_source = np.array(source, dtype=np.int64)  # the anchor it might take
-        self._source_at = anchor_at[self._link_source] if len(source) else self.link_at
+        self.source_at = anchor_at[self._link_source] if len(source) else self.link_at
         self._conditions = [
             [(parent, allowed.numpy()) for parent, allowed in met] for met in encoding.conditions
         ]
         self._is_choice = np.array([not isinstance(d, Connections) for d in decisions])
-        self._column = np.cumsum(self.options) - self.options
-
-    @property
-    def features(self) -> int:
-        """How many features a design has."""
-        return int(self.options.sum()) + 2 * len(self.link_at)
 
     # --- making -----------------------------------------------------------------------------
 
@@ -138,7 +132,7 @@ class Catalogue:
                 active[:, d] &= active[:, parent] & allowed[choice[:, parent]]
         choice = np.where(active & self._is_choice, choice, 0)
         if len(self.link_at):
-            opened = active[:, self.link_at] & active[:, self._source_at]
+            opened = active[:, self.link_at] & active[:, self.source_at]
         else:
             opened = np.zeros(links.shape, dtype=bool)
         return Designs(choice, links & opened, active, opened)
@@ -180,22 +174,3 @@ class Catalogue:
                     values.append((decision.name, decision.options[choice[d]]))
             result.append(Architecture(self.space.fingerprint, tuple(values)))
         return result
-
-    # --- comparing --------------------------------------------------------------------------
-
-    def featured(self, designs: Designs) -> Array:
-        """Return unit vectors float32 [n, features]: what two designs share is their product.
-
-        One feature for each option of each choice and two for each link; decisions that do not
-        hold have none.
-        """
-        n = len(designs)
-        x = np.zeros((n, self.features), dtype=np.float32)
-        rows, d = np.nonzero(designs.active & (self.options > 1))
-        x[rows, self._column[d] + designs.choice[rows, d]] = 1.0
-        first = int(self.options.sum())
-        x[:, first : first + len(self.link_at)] = designs.open & designs.links
-        x[:, first + len(self.link_at) :] = designs.open & ~designs.links
-        norms = np.sqrt((x * x).sum(1, keepdims=True))
-        unit: Array = x / np.maximum(norms, 1.0)
-        return unit

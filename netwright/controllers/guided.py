@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from netwright.controllers import likeness
 from netwright.controllers.designs import Catalogue, Designs, joined
 from netwright.controllers.encoding import Encoding
+from netwright.controllers.likeness import Features
 from netwright.controllers.policy import Policy, snapshot
 from netwright.controllers.threads import single_thread
 from netwright.controllers.value import ValueModel, normal_ranks
@@ -40,7 +42,8 @@ class GuidedSettings:
     parents: best trials that are mutated, >= 1.
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both" in turn.
-    pairs: of the value model, see `ValueModel`; each pick draws one. noise: of it too.
+    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise: of it
+    too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -54,6 +57,7 @@ class GuidedSettings:
     parents: int = 10
     acquisition: str = "both"
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
+    shared: float = 0.3
     noise: float = 0.02
     learning_rate: float = 0.005
     units: int = 35
@@ -105,6 +109,7 @@ class Guided:
         self._seed = seed
         self._encoding = Encoding(space)
         self._catalogue = Catalogue(self._encoding)
+        self._likeness = likeness.Likeness(self._catalogue)
         self.policy = Policy(
             self._encoding,
             units=self.settings.units,
@@ -124,7 +129,7 @@ class Guided:
     def _forget(self) -> None:
         """Begin without what is worked out from the trials told."""
         self._designs = self._catalogue.read([])
-        self._features = np.zeros((0, self._catalogue.features), dtype=np.float32)
+        self._features = self._likeness.of(self._designs)
         self._known: set[bytes] = set()
         self._forms: set[Architecture] = set()
 
@@ -137,7 +142,7 @@ class Guided:
         self.replay_propose(n, given)
         with single_thread():
             pool = self._pool(generator, given)
-            features = self._catalogue.featured(pool)
+            features = self._likeness.of(pool)
             taught = len(self._told) >= self.settings.start
             picked: list[Architecture] = []
             order = np.arange(len(pool))
@@ -153,7 +158,7 @@ class Guided:
         self._proposals += 1
 
     def _worth(
-        self, model: ValueModel, features: NDArray[Any], generator: np.random.Generator, turn: int
+        self, model: ValueModel, features: Features, generator: np.random.Generator, turn: int
     ) -> NDArray[Any]:
         kind = self.settings.acquisition
         if kind == "improvement" or (kind == "both" and turn % 2):
@@ -214,7 +219,13 @@ class Guided:
             newest = kept[-MOST // 2 :]
             best = np.argsort(-rewards[: -MOST // 2], kind="stable")[: MOST // 2]
             kept = np.concatenate([np.sort(best), newest])
-        return ValueModel(self._features[kept], rewards[kept], pairs, self.settings.noise)
+        return ValueModel(
+            self._features[kept],
+            rewards[kept],
+            pairs=pairs,
+            shared=self.settings.shared,
+            noise=self.settings.noise,
+        )
 
     # --- learning ---------------------------------------------------------------------------
 
@@ -239,7 +250,7 @@ class Guided:
             return
         new = self._catalogue.read([architecture for architecture, _, _ in self._told[-n:]])
         self._designs = joined([self._designs, new])
-        self._features = np.concatenate([self._features, self._catalogue.featured(new)])
+        self._features = likeness.joined([self._features, self._likeness.of(new)])
         self._known.update(new.keys())
         for architecture, _, _ in self._told[-n:]:
             self._forms.add(self.space.canonical(architecture))

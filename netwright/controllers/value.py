@@ -1,9 +1,9 @@
 """What a controller believes of designs not tried: a Bayesian regression on their decisions.
 
 Rewards count by their order alone: ranks, mapped to a normal distribution, so that neither scale
-nor a few failures matter. The model is linear in the decisions and in their pairs: a Gaussian
-process with the covariance `level + single m + pairs m^2`, where m is the share of decisions in
-which two designs agree. Sources: rank targets, Conover and Iman (1981); draws by Matheron's rule,
+nor a few failures matter. The model is linear in the
+decisions, in their pairs, and in how often options were taken: a Gaussian process with a covariance
+of the form `single m + pairs m^2`, m a product of `Features`. Sources: rank targets, Conover and Iman (1981); draws by Matheron's rule,
 Wilson et al. (2020).
 """
 
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import ndtr, ndtri
+
+from netwright.controllers.likeness import Features, joined
 
 Array = NDArray[Any]
 LEVEL = 0.3  # variance of the mean
@@ -31,63 +33,76 @@ def normal_ranks(rewards: Array) -> Array:
 
 
 class ValueModel:
-    """The posterior after `rewards` [n] of designs with features [n, d], unit vectors; n >= 1.
+    """The posterior after `rewards` [n] of designs with `features`; n >= 1.
 
-    pairs: share in [0, 1] of the variance that pairs of decisions explain; single ones explain the
-    rest. noise: variance of what neither explains, > 0, where that of the rewards is 1.
+    pairs: share in [0, 1] of the decisions' variance that is explained by pairs of them. shared:
+    share in [0, 1] of the whole that goes by how often options were taken. noise: variance of what
+    nothing explains, > 0, where that of the rewards is 1.
     """
 
-    def __init__(self, features: Array, rewards: Array, pairs: float, noise: float) -> None:
-        self._x = features
-        self._single, self._pairs, self._noise = 1.0 - pairs, pairs, noise
+    def __init__(
+        self, features: Features, rewards: Array, *, pairs: float, shared: float, noise: float
+    ) -> None:
+        self._told = features
+        self._parts = (
+            ((1 - shared) * (1 - pairs), (1 - shared) * pairs),
+            (shared / 2, shared / 2),
+        )
+        self._noise = noise
         self.targets = normal_ranks(rewards)
-        covariance = self._covariance(features, features).astype(np.float64)
-        self._plain = covariance.copy()
+        self._plain = self._covariance(features, features).astype(np.float64)
+        covariance = self._plain.copy()
         covariance[np.diag_indices_from(covariance)] += noise
         self._factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
         self._weights = self._solve(self.targets)
 
-    def _covariance(self, a: Array, b: Array) -> Array:
-        m = a @ b.T
-        found: Array = LEVEL + (self._single + self._pairs * m) * m
+    def _covariance(self, a: Features, b: Features) -> Array:
+        found: Array = np.float32(LEVEL)
+        for (single, pairs), x, y in zip(
+            self._parts, (a.own, a.shared), (b.own, b.shared), strict=True
+        ):
+            if single or pairs:
+                m = x @ y.T
+                found = found + (single + pairs * m) * m
         return found
 
     def _solve(self, values: Array) -> Array:
         found: Array = cho_solve(self._factor, values, check_finite=False)
         return found
 
-    def mean(self, features: Array) -> Array:
+    def mean(self, features: Features) -> Array:
         """Return the expected target of designs [m]."""
-        found: Array = self._covariance(features, self._x) @ self._weights
+        found: Array = self._covariance(features, self._told) @ self._weights
         return found
 
-    def draw(self, features: Array, generator: np.random.Generator) -> Array:
+    def draw(self, features: Features, generator: np.random.Generator) -> Array:
         """Return the targets of designs [m] in one world drawn from the posterior."""
-        both = np.concatenate([features, self._x])
-        prior = self._prior(both, generator)
+        prior = self._prior(joined([features, self._told]), generator)
         here, told = prior[: len(features)], prior[len(features) :]
         noise = math.sqrt(self._noise) * generator.standard_normal(len(told))
         weights = self._solve(self.targets - told - noise)
-        drawn: Array = here + self._covariance(features, self._x) @ weights
+        drawn: Array = here + self._covariance(features, self._told) @ weights
         return drawn
 
-    def _prior(self, x: Array, generator: np.random.Generator) -> Array:
+    def _prior(self, features: Features, generator: np.random.Generator) -> Array:
         """Draw from the prior; the pairs' part is a sum of products of random directions."""
-        d = x.shape[1]
-        level = math.sqrt(LEVEL) * generator.standard_normal()
-        single = x @ generator.standard_normal(d, dtype=np.float32)
-        one = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
-        other = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
-        pairs = ((x @ one) * (x @ other)).sum(1) / math.sqrt(PRODUCTS)
-        drawn: Array = level + math.sqrt(self._single) * single + math.sqrt(self._pairs) * pairs
+        drawn: Array = np.full(len(features), math.sqrt(LEVEL) * generator.standard_normal())
+        for (single, pairs), x in zip(self._parts, (features.own, features.shared), strict=True):
+            d = x.shape[1]
+            if single:
+                drawn += math.sqrt(single) * (x @ generator.standard_normal(d, dtype=np.float32))
+            if pairs:
+                one = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
+                other = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
+                products = ((x @ one) * (x @ other)).sum(1)
+                drawn += math.sqrt(pairs / PRODUCTS) * products
         return drawn
 
-    def improvement(self, features: Array) -> Array:
+    def improvement(self, features: Features) -> Array:
         """Return by how much each design is expected to beat the best so far [m]."""
-        to_told = self._covariance(features, self._x)
+        to_told = self._covariance(features, self._told)
         shrunk = solve_triangular(self._factor[0], to_told.T, lower=True, check_finite=False)
-        whole = (features * features).sum(1)
-        own = LEVEL + (self._single + self._pairs * whole) * whole
+        own = LEVEL + sum(map(sum, self._parts))
         deviation = np.sqrt(np.maximum(own - (shrunk * shrunk).sum(0), 1e-9))
         best = float((self._plain @ self._weights).max())
         u = (to_told @ self._weights - best) / deviation
