@@ -1,9 +1,9 @@
 """What a controller believes of designs not tried: a Bayesian regression on their decisions.
 
 Rewards count by their order alone: ranks, mapped to a normal distribution, so that neither scale
-nor a few failures matter. The model is linear in the
-decisions, in their pairs, and in how often options were taken: a Gaussian process with a covariance
-of the form `single m + pairs m^2`, m a product of `Features`. Sources: rank targets, Conover and Iman (1981); draws by Matheron's rule,
+nor a few failures matter. The model is linear in the decisions, in their pairs, and in how often
+options were taken: a Gaussian process with covariances of the form `single m + pairs m^2`, m a
+product of `Features`. Sources: rank targets, Conover and Iman (1981); draws by Matheron's rule,
 Wilson et al. (2020).
 """
 
@@ -57,13 +57,13 @@ class ValueModel:
         self._weights = self._solve(self.targets)
 
     def _covariance(self, a: Features, b: Features) -> Array:
-        found: Array = np.float32(LEVEL)
+        found: Array = np.full((len(a), len(b)), LEVEL, dtype=np.float32)
         for (single, pairs), x, y in zip(
             self._parts, (a.own, a.shared), (b.own, b.shared), strict=True
         ):
             if single or pairs:
                 m = x @ y.T
-                found = found + (single + pairs * m) * m
+                found += (single + pairs * m) * m
         return found
 
     def _solve(self, values: Array) -> Array:

@@ -106,7 +106,11 @@ def _space(path: str | Path, rows: list[tuple[Edges, float]]) -> SearchSpace:
         for seen, (_, operation) in zip(operations, edges, strict=True):
             seen.add(operation)
     space = SearchSpace(
-        "table", [Choice(n, sorted(o)) for n, o in zip(names, operations, strict=True)]
+        "table",
+        [
+            Choice(name, sorted(own), kind="operation")
+            for name, own in zip(names, operations, strict=True)
+        ],
     )
     different = len({edges for edges, _ in rows})
     if not different == len(rows) == space.size():
