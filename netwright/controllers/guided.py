@@ -7,7 +7,7 @@ by the same trials: it is drawn towards them by the rank of their reward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
+Worth = Callable[[Features], NDArray[Any]]
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
 
@@ -39,7 +40,8 @@ class GuidedSettings:
     random, >= 1 (10).
     sampled, mutants, uniform: candidates for each pick, from the policy, from the best trials and
     from the whole space, >= 0, together >= 1.
-    parents: best trials that are mutated, >= 1.
+    parents: best trials that are mutated, >= 1. rounds: how often the best `survivors` candidates
+    are mutated, `offspring` times each, and join them, >= 0, >= 1, >= 1.
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both" in turn.
     pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise: of it
@@ -55,6 +57,9 @@ class GuidedSettings:
     mutants: int = 512
     uniform: int = 1024
     parents: int = 10
+    rounds: int = 3
+    survivors: int = 32
+    offspring: int = 8
     acquisition: str = "both"
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
@@ -70,10 +75,19 @@ class GuidedSettings:
     ACQUISITIONS: ClassVar[tuple[str, ...]] = ("thompson", "improvement", "both")
 
     def __post_init__(self) -> None:
-        for name in ("batch", "start", "parents", "units", "layers", "replay"):
+        for name in (
+            "batch",
+            "start",
+            "parents",
+            "survivors",
+            "offspring",
+            "units",
+            "layers",
+            "replay",
+        ):
             if getattr(self, name) < 1:
                 _refuse(name, "must be 1 or more", getattr(self, name))
-        for name in ("sampled", "mutants", "uniform", "entropy"):
+        for name in ("sampled", "mutants", "uniform", "rounds", "entropy"):
             if not getattr(self, name) >= 0:
                 _refuse(name, "must be 0 or more", getattr(self, name))
         for name in ("noise", "learning_rate", "scale", "temperature"):
@@ -142,28 +156,47 @@ class Guided:
         self.replay_propose(n, given)
         with single_thread():
             pool = self._pool(generator, given)
-            features = self._likeness.of(pool)
             taught = len(self._told) >= self.settings.start
+            features = self._likeness.of(pool) if taught else None
             picked: list[Architecture] = []
-            order = np.arange(len(pool))
             for k in range(n):
-                if taught:
-                    model = self._model(float(generator.choice(self.settings.pairs)))
-                    order = np.argsort(-self._worth(model, features, generator, first + k))
-                picked.append(self._first_new(pool, order, picked))
+                found, order = pool, np.arange(len(pool))
+                if features is not None:
+                    worth = self._worth(generator, first + k)
+                    found, order = self._climbed(pool, worth(features), worth, generator, given)
+                picked.append(self._first_new(found, order, picked))
         return picked
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
         """Count a proposal without drawing it."""
         self._proposals += 1
 
-    def _worth(
-        self, model: ValueModel, features: Features, generator: np.random.Generator, turn: int
-    ) -> NDArray[Any]:
+    def _worth(self, generator: np.random.Generator, turn: int) -> Worth:
+        """Return what candidates are ranked by for one pick."""
+        model = self._model(float(generator.choice(self.settings.pairs)))
         kind = self.settings.acquisition
         if kind == "improvement" or (kind == "both" and turn % 2):
-            return model.improvement(features)
-        return model.draw(features, generator)
+            return model.improvement
+        return model.world(generator)
+
+    def _climbed(
+        self,
+        pool: Designs,
+        worth: NDArray[Any],
+        ranked_by: Worth,
+        generator: np.random.Generator,
+        given: Mapping[str, Option] | None,
+    ) -> tuple[Designs, NDArray[Any]]:
+        """Mutate the best candidates again and again; return all, and their order, best first."""
+        own = self.settings
+        for _ in range(own.rounds):
+            best = np.argsort(-worth)[: own.survivors]
+            parents = pool[np.repeat(best, own.offspring)]
+            changes = np.minimum(generator.geometric(0.7, len(parents)), 4)
+            new = self._catalogue.mutated(parents, changes, generator, given)
+            pool = joined([pool, new])
+            worth = np.concatenate([worth, ranked_by(self._likeness.of(new))])
+        return pool, np.argsort(-worth)
 
     def _first_new(
         self, pool: Designs, order: NDArray[Any], picked: Sequence[Architecture]

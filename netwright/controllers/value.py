@@ -10,6 +10,7 @@ Wilson et al. (2020).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import ndtr, ndtri
 
-from netwright.controllers.likeness import Features, joined
+from netwright.controllers.likeness import Features
 
 Array = NDArray[Any]
 LEVEL = 0.3  # variance of the mean
@@ -75,28 +76,38 @@ class ValueModel:
         found: Array = self._covariance(features, self._told) @ self._weights
         return found
 
-    def draw(self, features: Features, generator: np.random.Generator) -> Array:
-        """Return the targets of designs [m] in one world drawn from the posterior."""
-        prior = self._prior(joined([features, self._told]), generator)
-        here, told = prior[: len(features)], prior[len(features) :]
-        noise = math.sqrt(self._noise) * generator.standard_normal(len(told))
-        weights = self._solve(self.targets - told - noise)
-        drawn: Array = here + self._covariance(features, self._told) @ weights
-        return drawn
+    def world(self, generator: np.random.Generator) -> Callable[[Features], Array]:
+        """Draw a world from the posterior; return what gives the targets of designs [m] in it."""
+        prior = self._prior(generator)
+        noise = math.sqrt(self._noise) * generator.standard_normal(len(self.targets))
+        weights = self._solve(self.targets - prior(self._told) - noise)
 
-    def _prior(self, features: Features, generator: np.random.Generator) -> Array:
+        def targets(features: Features) -> Array:
+            found: Array = prior(features) + self._covariance(features, self._told) @ weights
+            return found
+
+        return targets
+
+    def _prior(self, generator: np.random.Generator) -> Callable[[Features], Array]:
         """Draw from the prior; the pairs' part is a sum of products of random directions."""
-        drawn: Array = np.full(len(features), math.sqrt(LEVEL) * generator.standard_normal())
-        for (single, pairs), x in zip(self._parts, (features.own, features.shared), strict=True):
-            d = x.shape[1]
-            if single:
-                drawn += math.sqrt(single) * (x @ generator.standard_normal(d, dtype=np.float32))
-            if pairs:
-                one = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
-                other = generator.standard_normal((d, PRODUCTS), dtype=np.float32)
-                products = ((x @ one) * (x @ other)).sum(1)
-                drawn += math.sqrt(pairs / PRODUCTS) * products
-        return drawn
+        level = math.sqrt(LEVEL) * generator.standard_normal()
+        sides = (self._told.own.shape[1], self._told.shared.shape[1])
+        drawn = [
+            (
+                math.sqrt(single) * generator.standard_normal(d, dtype=np.float32),
+                (pairs / PRODUCTS) ** 0.5 * generator.standard_normal((d, PRODUCTS), np.float32),
+                generator.standard_normal((d, PRODUCTS), np.float32),
+            )
+            for (single, pairs), d in zip(self._parts, sides, strict=True)
+        ]
+
+        def targets(features: Features) -> Array:
+            found: Array = np.full(len(features), level)
+            for (line, one, other), x in zip(drawn, (features.own, features.shared), strict=True):
+                found += x @ line + ((x @ one) * (x @ other)).sum(1)
+            return found
+
+        return targets
 
     def improvement(self, features: Features) -> Array:
         """Return by how much each design is expected to beat the best so far [m]."""
