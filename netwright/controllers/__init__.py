@@ -1,1 +1,1 @@
-"""Controllers: policies that learn, and searches that do not, all behind `netwright.protocols.Controller`."""
+"""Controllers, those that learn and those that search, all behind `protocols.Controller`."""
