@@ -44,8 +44,8 @@ class GuidedSettings:
     are mutated, `offspring` times each, and join them, >= 0, >= 1, >= 1.
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both" in turn.
-    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise: of it
-    too.
+    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise,
+    ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -55,7 +55,7 @@ class GuidedSettings:
     start: int = 10
     sampled: int = 128
     mutants: int = 512
-    uniform: int = 1024
+    uniform: int = 512
     parents: int = 10
     rounds: int = 3
     survivors: int = 32
@@ -64,6 +64,7 @@ class GuidedSettings:
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
     noise: float = 0.02
+    ranked: bool = True
     learning_rate: float = 0.005
     units: int = 35
     layers: int = 2
@@ -258,6 +259,7 @@ class Guided:
             pairs=pairs,
             shared=self.settings.shared,
             noise=self.settings.noise,
+            ranked=self.settings.ranked,
         )
 
     # --- learning ---------------------------------------------------------------------------

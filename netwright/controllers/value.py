@@ -33,16 +33,29 @@ def normal_ranks(rewards: Array) -> Array:
     return targets
 
 
+def _scaled(rewards: Array) -> Array:
+    scaled: Array = (rewards - rewards.mean()) / max(float(rewards.std()), 1e-12)
+    return scaled
+
+
 class ValueModel:
     """The posterior after `rewards` [n] of designs with `features`; n >= 1.
 
+    ranked: whether the targets are the rewards' normal ranks, or the rewards scaled alone.
     pairs: share in [0, 1] of the decisions' variance that is explained by pairs of them. shared:
     share in [0, 1] of the whole that goes by how often options were taken. noise: variance of what
     nothing explains, > 0, where that of the rewards is 1.
     """
 
     def __init__(
-        self, features: Features, rewards: Array, *, pairs: float, shared: float, noise: float
+        self,
+        features: Features,
+        rewards: Array,
+        *,
+        pairs: float,
+        shared: float,
+        noise: float,
+        ranked: bool = True,
     ) -> None:
         self._told = features
         self._parts = (
@@ -50,7 +63,7 @@ class ValueModel:
             (shared / 2, shared / 2),
         )
         self._noise = noise
-        self.targets = normal_ranks(rewards)
+        self.targets = normal_ranks(rewards) if ranked else _scaled(rewards)
         self._plain = self._covariance(features, features).astype(np.float64)
         covariance = self._plain.copy()
         covariance[np.diag_indices_from(covariance)] += noise
@@ -64,7 +77,10 @@ class ValueModel:
         ):
             if single or pairs:
                 m = x @ y.T
-                found += (single + pairs * m) * m
+                weight = pairs * m
+                weight += single
+                m *= weight
+                found += m
         return found
 
     def _solve(self, values: Array) -> Array:
@@ -112,7 +128,9 @@ class ValueModel:
     def improvement(self, features: Features) -> Array:
         """Return by how much each design is expected to beat the best so far [m]."""
         to_told = self._covariance(features, self._told)
-        shrunk = solve_triangular(self._factor[0], to_told.T, lower=True, check_finite=False)
+        shrunk = solve_triangular(
+            self._factor[0].astype(np.float32), to_told.T, lower=True, check_finite=False
+        )
         own = LEVEL + sum(map(sum, self._parts))
         deviation = np.sqrt(np.maximum(own - (shrunk * shrunk).sum(0), 1e-9))
         best = float((self._plain @ self._weights).max())
