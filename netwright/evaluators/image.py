@@ -101,9 +101,7 @@ class ImageEvaluator:
         deadline = Deadline(recipe.time_limit)
         with memory_limit(recipe.memory_limit), seeded(seed):
             model = make(self.data.shape, len(self.data.classes))
-            curve = train(
-                model, *pipelines, recipe, seed, device, deadline, numerics=self.numerics
-            )
+            curve = train(model, *pipelines, recipe, seed, device, deadline, numerics=self.numerics)
         score, reward = reward_of(curve, recipe)
         return Evaluation(
             reward=reward,
