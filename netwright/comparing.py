@@ -82,22 +82,26 @@ class Comparison:
     def begin(self) -> None:
         """Make the folder, or check that it holds this comparison; raises `UsageError`."""
         check_folder(self.folder)
-        if self.config.instant:
-            self.config.make_evaluator(self.config.make_space())
-        else:
-            self.config.prepare(self.config.make_evaluator(self.config.make_space()))
+        self.config.prepare(self.config.make_evaluator(self.config.make_space()))
         path = self.folder / HEADER
         identity = json.loads(json.dumps(_identity(self.config)))
         if path.exists():
-            if _read(path) != identity:
+            header = _read(path)
+            self._settle(str(header.get("numerics", "")))
+            if header.get("identity") != identity:
                 raise StudyError(
                     f"a comparison goes on only as it began, but for its controllers, seeds and "
                     f"trials; {self.folder} holds another; use --out with another folder"
                 )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "runs").mkdir(exist_ok=True)
-        _write(path, identity)
+        self._settle("")
+        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        _write(path, {"identity": identity, "numerics": self.config.execution.numerics})
+
+    def _settle(self, numerics: str) -> None:
+        """Let all runs be computed in one way, that of `numerics` or what is measured now."""
+        self.config = self.config.settled(numerics)
+        self.runs = runs_of(self.config)
 
     def missing(self) -> list[Run]:
         """Return the runs that have not come to their end."""
