@@ -29,6 +29,7 @@ from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
 Worth = Callable[[Features], NDArray[Any]]
+LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
 
@@ -43,7 +44,8 @@ class GuidedSettings:
     parents: best trials that are mutated, >= 1. rounds: how often the best `survivors` candidates
     are mutated, `offspring` times each, and join them, >= 0, >= 1, >= 1.
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
-    "improvement" (expected), or "both" in turn.
+    "improvement" (expected), or "both": every second pick by expected improvement, as long as there
+    is some to be expected.
     pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise,
     ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
@@ -163,8 +165,8 @@ class Guided:
             for k in range(n):
                 found, order = pool, np.arange(len(pool))
                 if features is not None:
-                    worth = self._worth(generator, first + k)
-                    found, order = self._climbed(pool, worth(features), worth, generator, given)
+                    ranked_by, worth = self._worth(features, generator, first + k)
+                    found, order = self._climbed(pool, worth, ranked_by, generator, given)
                 picked.append(self._first_new(found, order, picked))
         return picked
 
@@ -172,13 +174,18 @@ class Guided:
         """Count a proposal without drawing it."""
         self._proposals += 1
 
-    def _worth(self, generator: np.random.Generator, turn: int) -> Worth:
-        """Return what candidates are ranked by for one pick."""
+    def _worth(
+        self, features: Features, generator: np.random.Generator, turn: int
+    ) -> tuple[Worth, NDArray[Any]]:
+        """Return what candidates are ranked by for one pick, and what those of the pool get."""
         model = self._model(float(generator.choice(self.settings.pairs)))
         kind = self.settings.acquisition
         if kind == "improvement" or (kind == "both" and turn % 2):
-            return model.improvement
-        return model.world(generator)
+            worth = model.improvement(features)
+            if kind == "improvement" or worth.max() >= LEAST:
+                return model.improvement, worth
+        world = model.world(generator)
+        return world, world(features)
 
     def _climbed(
         self,
