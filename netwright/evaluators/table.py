@@ -9,6 +9,7 @@ are read by `test_accuracies`, for reports after a search.
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ Edges = tuple[tuple[str, str], ...]  # (decision, operation)
 
 def table_space(path: str | Path) -> SearchSpace:
     """Return the space of a table: one choice of operation for each edge; raises `DataError`."""
-    return _space(path, _read(path, "valid_accuracy"))
+    return _loaded(*_version(path))[0]
 
 
 class TableEvaluator:
@@ -34,9 +35,7 @@ class TableEvaluator:
     """
 
     def __init__(self, path: str | Path) -> None:
-        rows = _read(path, "valid_accuracy")
-        self.space = _space(path, rows)
-        self._scores = _by_architecture(self.space, rows)
+        self.space, self._scores = _loaded(*_version(path))
 
     def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
         """Return the table's accuracy; raises `ChildError` for a cell that is not in it."""
@@ -53,6 +52,20 @@ def test_accuracies(path: str | Path) -> dict[Architecture, float]:
 
 
 test_accuracies.__test__ = False  # type: ignore[attr-defined]
+
+
+def _version(path: str | Path) -> tuple[str, int]:
+    """Return the path, and when the file last changed; 0 where there is none."""
+    file = Path(path)
+    return str(path), file.stat().st_mtime_ns if file.exists() else 0
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: str, changed: int) -> tuple[SearchSpace, dict[Architecture, float]]:
+    """Return space and validation accuracies, read once a process while the file stays."""
+    rows = _read(path, "valid_accuracy")
+    space = _space(path, rows)
+    return space, _by_architecture(space, rows)
 
 
 def _read(path: str | Path, column: str) -> list[tuple[Edges, float]]:
