@@ -25,6 +25,9 @@ _PUBLIC = {
     "Study": "netwright.study",
     "FunctionEvaluator": "netwright.study",
     "InProcess": "netwright.executors.local",
+    "Evolution": "netwright.controllers.evolution",
+    "Guided": "netwright.controllers.guided",
+    "GuidedSettings": "netwright.controllers.guided",
     "PolicyGradient": "netwright.controllers.policy_gradient",
     "PolicySettings": "netwright.controllers.policy_gradient",
     "RandomSearch": "netwright.controllers.random",
@@ -37,6 +40,9 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from netwright.children.conv import build as build
+    from netwright.controllers.evolution import Evolution as Evolution
+    from netwright.controllers.guided import Guided as Guided
+    from netwright.controllers.guided import GuidedSettings as GuidedSettings
     from netwright.controllers.policy_gradient import PolicyGradient as PolicyGradient
     from netwright.controllers.policy_gradient import PolicySettings as PolicySettings
     from netwright.controllers.random import RandomSearch as RandomSearch

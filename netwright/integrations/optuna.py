@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
+from netwright.controllers.guided import Guided
 from netwright.errors import MissingExtraError, ObjectivesError
 from netwright.protocols import Controller
 from netwright.seeding import derive_seed, rng
@@ -50,7 +50,7 @@ FINISHED = (
 
 def default_controller(space: SearchSpace, seed: int) -> Controller:
     """Return the controller of a `NetwrightSampler` that was given none."""
-    return PolicyGradient(space, PolicySettings(batch=5, learning_rate=0.02), seed=seed)
+    return Guided(space, seed=seed)
 
 
 class NetwrightSampler(optuna.samplers.BaseSampler):
