@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -178,7 +179,7 @@ class Comparison:
             "text": text,
             "measures": {
                 m.name: {
-                    entry: {str(n): float(values[:, n - 1].mean()) for n in at}
+                    entry: {str(n): _or_none(values[:, n - 1].mean()) for n in at}
                     for entry, values in m.values.items()
                 }
                 for m in measures
@@ -266,6 +267,10 @@ def outcome(run: Run, study: Study) -> dict[str, Any]:
         "costs": [_cost(trial) for trial in trials],
         "best": {str(n): dict(trials[n].architecture) for n in leaders},
     }
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _cost(trial: Trial) -> float:
