@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ from netwright.workspace import check_folder
 
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
+KEPT = {
+    "controller": dict,
+    "rewards": list,
+    "scores": list,
+    "costs": list,
+    "best": dict,
+}  # of a run
 RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
 
 
@@ -86,13 +94,14 @@ class Comparison:
         path = self.folder / HEADER
         identity = json.loads(json.dumps(_identity(self.config)))
         if path.exists():
-            header = _read(path)
-            self._settle(str(header.get("numerics", "")))
-            if header.get("identity") != identity:
+            header = _read(path, {"identity": dict, "numerics": str})
+            self._settle(header["numerics"])
+            if header["identity"] != identity:
                 raise StudyError(
                     f"a comparison goes on only as it began, but for its controllers, seeds and "
                     f"trials; {self.folder} holds another; use --out with another folder"
                 )
+            (self.folder / "runs").mkdir(exist_ok=True)
             return
         self._settle("")
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -114,9 +123,9 @@ class Comparison:
         path = self._path(run)
         if not path.exists():
             return None
-        result: dict[str, Any] = _read(path)
-        right = result.get("controller") == json.loads(json.dumps(_settings(run.config)))
-        enough = len(result.get("rewards", ())) >= self.config.study.trials
+        result = _read(path, KEPT)
+        right = result["controller"] == json.loads(json.dumps(_settings(run.config)))
+        enough = len(result["rewards"]) >= self.config.study.trials
         return result if right and enough else None
 
     def go_on(self, said: Callable[[str], None]) -> Iterator[Run]:
@@ -178,7 +187,7 @@ class Comparison:
             "text": text,
             "measures": {
                 m.name: {
-                    entry: {str(n): float(values[:, n - 1].mean()) for n in at}
+                    entry: {str(n): _or_none(values[:, n - 1].mean()) for n in at}
                     for entry, values in m.values.items()
                 }
                 for m in measures
@@ -189,17 +198,12 @@ class Comparison:
     def measured(self) -> tuple[list[Measure], dict[str, Array]]:
         """Return the score, the judged regret where it is known, and the costs, by controller."""
         trials, metric = self.config.study.trials, self.config.metric
+        results = [(run, self._ended(run)) for run in self.runs]
         judge, space = self.config.judge(), self.config.make_space()
         scores: dict[str, list[Array]] = {}
         regrets: dict[str, list[Array]] = {}
         costs: dict[str, list[Array]] = {}
-        for run in self.runs:
-            result = self._result(run)
-            if result is None:
-                raise StudyError(
-                    f"every run of a comparison must have ended; {run.name} in {self.folder} has "
-                    f"not; run netwright compare again"
-                )
+        for run, result in results:
             best = _best_so_far(result["rewards"][:trials])
             own = np.array([np.nan if s is None else s for s in result["scores"]], dtype=float)
             scores.setdefault(run.entry, []).append(own[best])
@@ -229,6 +233,15 @@ class Comparison:
             )
         return measures, {entry: np.stack(rows) for entry, rows in costs.items()}
 
+    def _ended(self, run: Run) -> dict[str, Any]:
+        result = self._result(run)
+        if result is None:
+            raise StudyError(
+                f"every run of a comparison must have ended; {run.name} in {self.folder} has "
+                f"not; run netwright compare again"
+            )
+        return result
+
     def average_random(self) -> float | None:
         """Return the mean score of random architectures; None where none was trained."""
         config = self.config
@@ -239,7 +252,13 @@ class Comparison:
             found = [evaluator.evaluate(a, k, "cpu").score for k, a in enumerate(drawn)]
             return float(np.mean(found))
         results = [self._result(r) for r in self.runs if r.config.controller.name == "random"]
-        found = [s for r in results if r is not None for s in r["scores"] if s is not None]
+        found = [
+            s
+            for r in results
+            if r is not None
+            for s in r["scores"][: config.study.trials]
+            if s is not None
+        ]
         return float(np.mean(found)) if found else None
 
 
@@ -266,6 +285,10 @@ def outcome(run: Run, study: Study) -> dict[str, Any]:
         "costs": [_cost(trial) for trial in trials],
         "best": {str(n): dict(trials[n].architecture) for n in leaders},
     }
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _cost(trial: Trial) -> float:
@@ -298,13 +321,20 @@ def _architecture(space: SearchSpace, values: dict[str, Any]) -> Architecture:
     return space.architecture(values)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
+    """Return what was written there, an object with these keys of these types."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text())
+        why = next(
+            (f"no sound {k!r}" for k, kind in keys.items() if type(found[k]) is not kind), ""
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+    if why:
         raise StudyError(
-            f"a comparison's file must be JSON that it wrote; {path} is not ({error}); remove it"
-        ) from error
+            f"a comparison's file must be JSON that it wrote; {path} is not ({why}); remove it"
+        )
+    return dict(found)
 
 
 def _write(path: Path, data: Any) -> None:

@@ -35,7 +35,13 @@ def fit(
 
 
 def _unfit(cell: str, space: SearchSpace, config: Config, source: str | None) -> str:
-    example = EXAMPLES[task_of(space)]
+    example = EXAMPLES.get(task_of(space))
+    if example is None or not config.trains:
+        return (
+            f"train needs a network or a cell and a configuration that trains it; {cell!r} is of a "
+            f"{space.kind} space, {config.name} of task {config.task}; use netwright train "
+            f"{PAPER} --architecture v1, or ptb-small --cell nascell"
+        )
     if source is None:
         return (
             f"--cell {cell} needs a configuration, which has the data and the recipe; got none; "

@@ -34,9 +34,10 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what scores depend on as "section.key"; equal places of data are equal."""
     found: dict[str, Any] = {"task": data["task"]}
     for section in ("data", "child", "training"):
-        found |= {f"{section}.{key}": value for key, value in data[section].items()}
-    if Path(found["data.source"]).exists():
-        found["data.source"] = str(Path(found["data.source"]).resolve())
+        found |= {f"{section}.{key}": value for key, value in data.get(section, {}).items()}
+    for key in ("data.source", "data.table"):
+        if found.get(key) and Path(found[key]).exists():
+            found[key] = str(Path(found[key]).resolve())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from netwright.report.plots import LINES, new_figure, plain, to_svg
 from netwright.report.statistics import Interval, interval, paired_p
 
 Array = NDArray[Any]
+NONE = "a seed has no score yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Measure:
     """One quantity of the best so far, for every controller.
 
     name: what it is, with its unit. lower: whether less is better. values: by controller, float
-    [seeds, trials], of the best by reward after so many finished trials.
+    [seeds, trials], of the best by reward after so many finished trials, NaN where that one failed.
     """
 
     name: str
@@ -71,6 +73,8 @@ def markdown(measure: Measure, at: Sequence[int], digits: int = 4) -> str:
     for name, row in found.items():
         said = [
             f"{c.value.mean:.{digits}f} ({c.value.low:.{digits}f} to {c.value.high:.{digits}f})"
+            if math.isfinite(c.value.mean)
+            else NONE
             for c in row
         ]
         lines.append(f"| {name} | " + " | ".join(said) + " |")
@@ -88,6 +92,9 @@ def markdown(measure: Measure, at: Sequence[int], digits: int = 4) -> str:
         for cell in found[name]:
             a = cell.ahead
             assert a is not None
+            if not math.isfinite(a.mean):
+                said.append(NONE)
+                continue
             span = f"({a.low:+.{digits}f} to {a.high:+.{digits}f})"
             said.append(f"{a.mean:+.{digits}f} {span}, p {cell.p:.4f}")
         lines.append(f"| {name} | " + " | ".join(said) + " |")
@@ -116,9 +123,11 @@ def plot(measure: Measure, costs: Mapping[str, Array] | None = None) -> str:
     every = np.concatenate(
         [v[:, min(4, v.shape[1] - 1) :].ravel() for v in measure.values.values()]
     )
-    low_, high_ = np.quantile(every, [0.0, 0.98] if measure.lower else [0.02, 1.0])
-    margin = 0.04 * (high_ - low_) or 0.01
-    axes.set_ylim(low_ - margin, high_ + margin)
+    every = every[np.isfinite(every)]
+    if len(every):
+        low_, high_ = np.quantile(every, [0.0, 0.98] if measure.lower else [0.02, 1.0])
+        margin = 0.04 * (high_ - low_) or 0.01
+        axes.set_ylim(low_ - margin, high_ + margin)
     plain(axes, "finished trials" if costs is None else "seconds of training", measure.name)
     axes.legend(frameon=False, fontsize=8)
     kind = "trials" if costs is None else "cost"

@@ -36,14 +36,17 @@ def paired_p(differences: Array, seed: int = 0) -> float:
     """Return the two-sided p-value of a paired permutation test of `differences` [n].
 
     Under the hypothesis that neither is better each difference may as well have the other sign. All
-    signs are tried for up to 13 pairs, 10,000 random ones for more.
+    signs are tried for up to 13 pairs, 10,000 random ones for more. NaN where a difference is NaN.
     """
     n = len(differences)
+    if np.isnan(differences).any():
+        return float("nan")
+    observed = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # up to rounding
     if n <= EXACT:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         sums = np.abs((1 - 2 * bits) @ differences)
-        return float((sums >= abs(differences.sum()) - 1e-12).mean())
+        return float((sums >= observed).mean())
     generator = np.random.default_rng(derive_seed(seed, n, "permutation"))
     signs = generator.integers(0, 2, (DRAWS, n)) * 2 - 1
     sums = np.abs(signs @ differences)
-    return float(((sums >= abs(differences.sum()) - 1e-12).sum() + 1) / (DRAWS + 1))
+    return float(((sums >= observed).sum() + 1) / (DRAWS + 1))
