@@ -301,7 +301,7 @@ class Pipeline:
         if self._framed is None:
             self._framed = self.images
             if self.settings.upsample:
-                parts = self.images.split(batch)
+                parts = torch.split(self.images, batch)
                 self._framed = torch.cat([self.preprocess.framed(part) for part in parts])
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
