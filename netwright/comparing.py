@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
 from netwright.errors import StudyError
-from netwright.report.comparison import Measure, markdown, plot
+from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
 from netwright.seeding import rng
 from netwright.space import Architecture, SearchSpace
 from netwright.store import sqlite_url
@@ -168,6 +168,9 @@ class Comparison:
         at = sorted({n for n in self.config.compare.at if n < trials} | {trials})
         text = f"# {self.config.name}: {self.config.compare.seeds} paired seeds\n\n"
         text += "\n".join(markdown(measure, at) for measure in measures)
+        if not self.config.instant:
+            equal, labels = at_equal_cost(measures[0], costs)
+            text += "\n" + markdown(equal, range(1, len(labels) + 1), labels=labels)
         average = self.average_random()
         if average is not None:
             text += (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,15 +59,21 @@ def cells(measure: Measure, at: Sequence[int]) -> dict[str, list[Cell]]:
     return found
 
 
-def markdown(measure: Measure, at: Sequence[int], digits: int = 4) -> str:
-    """Return a table: mean and 95% interval, and how far the first controller is ahead."""
+def markdown(
+    measure: Measure, at: Sequence[int], digits: int = 4, labels: Sequence[str] | None = None
+) -> str:
+    """Return a table: mean and 95% interval, and how far the first controller is ahead.
+
+    labels: of the columns; "N trials" by default.
+    """
     first, *others = measure.values
+    heads = labels or [f"{n} trials" for n in at]
     found = cells(measure, at)
     better = "lower" if measure.lower else "higher"
     lines = [
         f"{measure.name} of the best so far ({better} is better): mean over seeds, 95% interval",
         "",
-        "| controller | " + " | ".join(f"{n} trials" for n in at) + " |",
+        "| controller | " + " | ".join(heads) + " |",
         "|---" * (len(at) + 1) + "|",
     ]
     for name, row in found.items():
@@ -84,7 +90,7 @@ def markdown(measure: Measure, at: Sequence[int], digits: int = 4) -> str:
             f"How far {first} is ahead on the same seeds: mean difference, 95% interval, p of a "
             f"paired permutation test",
             "",
-            f"| {first} against | " + " | ".join(f"{n} trials" for n in at) + " |",
+            f"| {first} against | " + " | ".join(heads) + " |",
             "|---" * (len(at) + 1) + "|",
         ]
     for name in others:
@@ -138,8 +144,21 @@ def _on_costs(values: Array, costs: Array) -> tuple[Array, Array]:
     """Return 200 costs that every seed reached, and what each seed's best was by then."""
     low, high = float(costs[:, 0].max()), float(costs[:, -1].min())
     x = np.linspace(low, max(high, low), 200)
+    return x, _by_then(values, costs, x)
+
+
+def _by_then(values: Array, costs: Array, x: Array) -> Array:
+    """Return what each seed's best was when it had cost `x` [k]; its first where it cost more."""
     rows = [
         own[np.searchsorted(cost, x, side="right").clip(1) - 1]
         for own, cost in zip(values, costs, strict=True)
     ]
-    return x, np.array(rows)
+    return np.array(rows)
+
+
+def at_equal_cost(measure: Measure, costs: Mapping[str, Array]) -> tuple[Measure, list[str]]:
+    """Return the measure at quarters of the cost that every search reached, and their names."""
+    whole = min(float(cost[:, -1].min()) for cost in costs.values())
+    x = np.array([0.25, 0.5, 0.75, 1.0]) * whole
+    values = {name: _by_then(own, costs[name], x) for name, own in measure.values.items()}
+    return replace(measure, values=values), [f"{seconds:.0f} s of training" for seconds in x]
