@@ -11,6 +11,7 @@ import typer
 from netwright.compare_command import compare
 from netwright.console import err, goes_on, out, print_json, run, say
 from netwright.errors import NetwrightError, UsageError
+from netwright.network_commands import export, predict
 
 if TYPE_CHECKING:
     from netwright.config import Config
@@ -323,44 +324,8 @@ def train(
     say(f"{loaded.summary(record)}; saved in {target}")
 
 
-@app.command()
-def export(
-    study: Annotated[Path, typer.Argument(help="A study that was trained, or a network folder.")],
-    target: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
-    ] = None,
-    no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX form out.")] = False,
-    as_json: JsonOpt = False,
-) -> None:
-    """Write the trained network as safetensors + JSON, plain PyTorch, torch.export and ONNX."""
-    from netwright.exporting import export_network, find_inputs
-    from netwright.network import find_network
-
-    source = find_network(study)
-    written = export_network(source, target or source, find_inputs(study), onnx=not no_onnx)
-    if as_json:
-        print_json(written)
-        return
-    for kind, line in written.items():
-        say(f"{kind:<14} {line}")
-
-
-@app.command()
-def predict(
-    network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
-    data: Annotated[Path, typer.Argument(help="An image or a text, or a folder of them.")],
-    as_json: JsonOpt = False,
-) -> None:
-    """Use a trained network: name the class of each image, or score each text."""
-    from netwright.network import find_network, load_network
-
-    trained = load_network(find_network(network))
-    rows = trained.predict(data)
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        say(trained.say(row))
+app.command()(export)
+app.command()(predict)
 
 
 @app.command()

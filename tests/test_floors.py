@@ -42,6 +42,7 @@ FLOORS = {
     "searching": 9,
     "comparing": 9,
     "compare_command": 9,
+    "network_commands": 9,
     "console": 9,
     "finishing": 9,
     "fitting": 9,

@@ -1,0 +1,70 @@
+"""The commands `netwright export` and `netwright predict`, thin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netwright.console import print_json, say
+
+
+def export(
+    study: Annotated[Path, typer.Argument(help="A study that was trained, or a network folder.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
+    ] = None,
+    optuna: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Instead: write the study into an Optuna storage."),
+    ] = None,
+    no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX form out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Write the trained network as safetensors + JSON, plain PyTorch, torch.export and ONNX."""
+    if optuna is not None:
+        say(to_optuna(study, optuna))
+        return
+    from netwright.exporting import export_network, find_inputs
+    from netwright.network import find_network
+
+    source = find_network(study)
+    written = export_network(source, target or source, find_inputs(study), onnx=not no_onnx)
+    if as_json:
+        print_json(written)
+        return
+    for kind, line in written.items():
+        say(f"{kind:<14} {line}")
+
+
+def predict(
+    network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
+    data: Annotated[Path, typer.Argument(help="An image or a text, or a folder of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Use a trained network: name the class of each image, or score each text."""
+    from netwright.network import find_network, load_network
+
+    trained = load_network(find_network(network))
+    rows = trained.predict(data)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        say(trained.say(row))
+
+
+def to_optuna(study: str | Path, url: str) -> str:
+    """Write a study into an Optuna storage under its own name; return what was done."""
+    from contextlib import closing
+
+    from netwright.integrations.optuna import export_study, optuna
+    from netwright.workspace import Workspace
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = Workspace(study)
+    name = place.config().name
+    with closing(place.store()) as store:
+        export_study(store, url, name)
+    return f"written: study {name} at {url}; open it with optuna-dashboard {url}"
