@@ -59,7 +59,9 @@ def to_optuna(study: str | Path, url: str) -> str:
     """Write a study into an Optuna storage under its own name; return what was done."""
     from contextlib import closing
 
-    from netwright.integrations.optuna import export_study, optuna
+    import optuna
+
+    from netwright.integrations.optuna import export_study
     from netwright.workspace import Workspace
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
