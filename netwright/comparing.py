@@ -29,13 +29,7 @@ from netwright.workspace import check_folder
 
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
-KEPT = {
-    "controller": dict,
-    "rewards": list,
-    "scores": list,
-    "costs": list,
-    "best": dict,
-}  # of a run
+KEPT = {"controller": dict, "rewards": list, "scores": list, "costs": list, "best": dict}
 RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
 
 
@@ -254,14 +248,9 @@ class Comparison:
             drawn = [space.sample(draws) for _ in range(RANDOM)]
             found = [evaluator.evaluate(a, k, "cpu").score for k, a in enumerate(drawn)]
             return float(np.mean(found))
-        results = [self._result(r) for r in self.runs if r.config.controller.name == "random"]
-        found = [
-            s
-            for r in results
-            if r is not None
-            for s in r["scores"][: config.study.trials]
-            if s is not None
-        ]
+        random = [r for r in self.runs if r.config.controller.name == "random"]
+        scores = [s for r in random for s in self._ended(r)["scores"][: config.study.trials]]
+        found = [s for s in scores if s is not None]
         return float(np.mean(found)) if found else None
 
 
