@@ -46,8 +46,8 @@ class GuidedSettings:
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both": every second pick by expected improvement, as long as there
     is some to be expected.
-    pairs, noise: of the value model, see `ValueModel`; each pick draws one of each, for no single
-    guess is right. shared, ranked: of it too.
+    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise,
+    ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -65,7 +65,7 @@ class GuidedSettings:
     acquisition: str = "both"
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
-    noise: tuple[float, ...] = (0.02, 0.02, 0.2)
+    noise: float = 0.02
     ranked: bool = True
     learning_rate: float = 0.005
     units: int = 35
@@ -93,15 +93,12 @@ class GuidedSettings:
         for name in ("sampled", "mutants", "uniform", "rounds", "entropy"):
             if not getattr(self, name) >= 0:
                 _refuse(name, "must be 0 or more", getattr(self, name))
-        for name in ("learning_rate", "scale", "temperature"):
+        for name in ("noise", "learning_rate", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 _refuse(name, "must be above 0", getattr(self, name))
         object.__setattr__(self, "pairs", tuple(self.pairs))
-        object.__setattr__(self, "noise", tuple(self.noise))
         if not self.pairs or not all(0 <= pairs <= 1 for pairs in self.pairs):
             _refuse("pairs", "must be shares in [0, 1], at least one", list(self.pairs))
-        if not self.noise or not all(noise > 0 for noise in self.noise):
-            _refuse("noise", "must be variances above 0, at least one", list(self.noise))
         if self.sampled + self.mutants + self.uniform < 1:
             _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
         if self.acquisition not in self.ACQUISITIONS:
@@ -181,10 +178,7 @@ class Guided:
         self, features: Features, generator: np.random.Generator, turn: int
     ) -> tuple[Worth, NDArray[Any]]:
         """Return what candidates are ranked by for one pick, and what those of the pool get."""
-        pairs, noise = (
-            float(generator.choice(v)) for v in (self.settings.pairs, self.settings.noise)
-        )
-        model = self._model(pairs, noise)
+        model = self._model(float(generator.choice(self.settings.pairs)))
         kind = self.settings.acquisition
         if kind == "improvement" or (kind == "both" and turn % 2):
             worth = model.improvement(features)
@@ -259,7 +253,7 @@ class Guided:
         changes = np.minimum(generator.geometric(0.5, n), 8)
         return self._catalogue.mutated(self._designs[parents], changes, generator, given)
 
-    def _model(self, pairs: float, noise: float) -> ValueModel:
+    def _model(self, pairs: float) -> ValueModel:
         rewards = np.array([reward for _, _, reward in self._told])
         kept = np.arange(len(rewards))
         if len(rewards) > MOST:
@@ -271,7 +265,7 @@ class Guided:
             rewards[kept],
             pairs=pairs,
             shared=self.settings.shared,
-            noise=noise,
+            noise=self.settings.noise,
             ranked=self.settings.ranked,
         )
 
