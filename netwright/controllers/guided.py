@@ -46,7 +46,7 @@ class GuidedSettings:
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both": every second pick by expected improvement, as long as there
     is some to be expected.
-    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise,
+    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise, local,
     ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
@@ -66,6 +66,7 @@ class GuidedSettings:
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
     noise: float = 0.02
+    local: float = 0.3
     ranked: bool = True
     learning_rate: float = 0.005
     units: int = 35
@@ -266,6 +267,7 @@ class Guided:
             pairs=pairs,
             shared=self.settings.shared,
             noise=self.settings.noise,
+            local=self.settings.local,
             ranked=self.settings.ranked,
         )
 

@@ -23,6 +23,8 @@ from netwright.controllers.likeness import Features
 Array = NDArray[Any]
 LEVEL = 0.3  # variance of the mean
 PRODUCTS = 128  # of two random directions, that make up a draw of the pairs
+WAVES = 256  # random ones, that make up a draw of the local part (Rahimi and Recht 2007)
+NEAR = 0.5  # distance of unit vectors, at which the local part is alike by exp(-1/2)
 
 
 def normal_ranks(rewards: Array) -> Array:
@@ -44,7 +46,8 @@ class ValueModel:
     ranked: whether the targets are the rewards' normal ranks, or the rewards scaled alone.
     pairs: share in [0, 1] of the decisions' variance that is explained by pairs of them. shared:
     share in [0, 1] of the whole that goes by how often options were taken. noise: variance of what
-    nothing explains, > 0, where that of the rewards is 1.
+    nothing explains, > 0, where that of the rewards is 1. local: share in [0, 1] of the decisions'
+    variance that only near designs have in common, so that little is taken to be known of far ones.
     """
 
     def __init__(
@@ -55,13 +58,13 @@ class ValueModel:
         pairs: float,
         shared: float,
         noise: float,
+        local: float = 0.0,
         ranked: bool = True,
     ) -> None:
         self._told = features
-        self._parts = (
-            ((1 - shared) * (1 - pairs), (1 - shared) * pairs),
-            (shared / 2, shared / 2),
-        )
+        own = (1 - shared) * (1 - local)
+        self._parts = ((own * (1 - pairs), own * pairs), (shared / 2, shared / 2))
+        self._local = (1 - shared) * local
         self._noise = noise
         self.targets = normal_ranks(rewards) if ranked else _scaled(rewards)
         self._plain = self._covariance(features, features).astype(np.float64)
@@ -79,8 +82,14 @@ class ValueModel:
                 m = x @ y.T
                 weight = pairs * m
                 weight += single
-                m *= weight
-                found += m
+                weight *= m
+                found += weight
+                if self._local and x is a.own:
+                    m -= 1
+                    m /= NEAR**2
+                    np.exp(m, out=m)
+                    m *= self._local
+                    found += m
         return found
 
     def _solve(self, values: Array) -> Array:
@@ -117,8 +126,14 @@ class ValueModel:
             for (single, pairs), d in zip(self._parts, sides, strict=True)
         ]
 
+        waves = generator.standard_normal((sides[0], WAVES), np.float32) / np.float32(NEAR)
+        phases = 2 * math.pi * generator.random(WAVES, np.float32)
+        heights = math.sqrt(2 * self._local / WAVES) * generator.standard_normal(WAVES, np.float32)
+
         def targets(features: Features) -> Array:
             found: Array = np.full(len(features), level)
+            if self._local:
+                found += np.cos(features.own @ waves + phases) @ heights
             for (line, one, other), x in zip(drawn, (features.own, features.shared), strict=True):
                 found += x @ line + ((x @ one) * (x @ other)).sum(1)
             return found
@@ -131,7 +146,7 @@ class ValueModel:
         shrunk = solve_triangular(
             self._factor[0].astype(np.float32), to_told.T, lower=True, check_finite=False
         )
-        own = LEVEL + sum(map(sum, self._parts))
+        own = LEVEL + sum(map(sum, self._parts)) + self._local
         deviation = np.sqrt(np.maximum(own - (shrunk * shrunk).sum(0), 1e-9))
         best = float((self._plain @ self._weights).max())
         u = (to_told @ self._weights - best) / deviation
