@@ -46,8 +46,8 @@ class GuidedSettings:
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both": every second pick by expected improvement, as long as there
     is some to be expected.
-    pairs: of the value model, see `ValueModel`; each pick draws one. shared, noise, local,
-    ranked: of it too.
+    pairs, local: of the value model, see `ValueModel`; each pick draws one of each, for no single
+    guess is right. shared, noise, ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -66,7 +66,7 @@ class GuidedSettings:
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
     noise: float = 0.02
-    local: float = 0.3
+    local: tuple[float, ...] = (0.3, 0.6)
     ranked: bool = True
     learning_rate: float = 0.005
     units: int = 35
@@ -97,9 +97,13 @@ class GuidedSettings:
         for name in ("noise", "learning_rate", "scale", "temperature"):
             if not getattr(self, name) > 0:
                 _refuse(name, "must be above 0", getattr(self, name))
-        object.__setattr__(self, "pairs", tuple(self.pairs))
-        if not self.pairs or not all(0 <= pairs <= 1 for pairs in self.pairs):
-            _refuse("pairs", "must be shares in [0, 1], at least one", list(self.pairs))
+        for name in ("pairs", "local"):
+            shares = tuple(getattr(self, name))
+            object.__setattr__(self, name, shares)
+            if not shares or not all(0 <= share <= 1 for share in shares):
+                _refuse(name, "must be shares in [0, 1], at least one", list(shares))
+        if not 0 <= self.shared <= 1:
+            _refuse("shared", "must be in [0, 1]", self.shared)
         if self.sampled + self.mutants + self.uniform < 1:
             _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
         if self.acquisition not in self.ACQUISITIONS:
@@ -179,7 +183,7 @@ class Guided:
         self, features: Features, generator: np.random.Generator, turn: int
     ) -> tuple[Worth, NDArray[Any]]:
         """Return what candidates are ranked by for one pick, and what those of the pool get."""
-        model = self._model(float(generator.choice(self.settings.pairs)))
+        model = self._model(generator)
         kind = self.settings.acquisition
         if kind == "improvement" or (kind == "both" and turn % 2):
             worth = model.improvement(features)
@@ -254,7 +258,7 @@ class Guided:
         changes = np.minimum(generator.geometric(0.5, n), 8)
         return self._catalogue.mutated(self._designs[parents], changes, generator, given)
 
-    def _model(self, pairs: float) -> ValueModel:
+    def _model(self, generator: np.random.Generator) -> ValueModel:
         rewards = np.array([reward for _, _, reward in self._told])
         kept = np.arange(len(rewards))
         if len(rewards) > MOST:
@@ -264,10 +268,10 @@ class Guided:
         return ValueModel(
             self._features[kept],
             rewards[kept],
-            pairs=pairs,
+            pairs=float(generator.choice(self.settings.pairs)),
             shared=self.settings.shared,
             noise=self.settings.noise,
-            local=self.settings.local,
+            local=float(generator.choice(self.settings.local)),
             ranked=self.settings.ranked,
         )
 
