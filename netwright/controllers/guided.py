@@ -99,6 +99,8 @@ class GuidedSettings:
         object.__setattr__(self, "pairs", tuple(self.pairs))
         if not self.pairs or not all(0 <= pairs <= 1 for pairs in self.pairs):
             _refuse("pairs", "must be shares in [0, 1], at least one", list(self.pairs))
+        if not 0 <= self.shared <= 1:
+            _refuse("shared", "must be a share in [0, 1]", self.shared)
         if self.sampled + self.mutants + self.uniform < 1:
             _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
         if self.acquisition not in self.ACQUISITIONS:
