@@ -20,7 +20,7 @@ from tests.strategies import small_space
 SMALL = GuidedSettings(
     start=5, sampled=16, mutants=64, uniform=64, rounds=1, survivors=8, offspring=4, replay=8
 )
-TRIALS = 60  # measured: see below
+TRIALS = 60  # measured with the default settings of the time: 17 to 34 in ten seeds
 
 
 def _search(

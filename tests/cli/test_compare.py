@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,6 +24,7 @@ from tests.tables import write_table
 
 EVOLUTION = "evolution:population=5,sample=2"
 TWO = (EVOLUTION, "random")
+PLOT = comparing.plot
 
 
 def _args(
@@ -38,11 +39,12 @@ def _args(
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparing, "plot", lambda measure, costs=None: "<svg/>")  # drawn once below
     write_table(tmp_path / "t.csv")
 
 
 @pytest.fixture
-def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Every search that is run, by its entry and seed."""
     done: list[tuple[str, int]] = []
     original = comparing.instant_run
@@ -52,14 +54,17 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]
         return original(run)
 
     monkeypatch.setattr(comparing, "instant_run", counted)
-    yield done
+    return done
 
 
 FOLDER = Path("runs/compare-nats")
 EACH = [(entry, seed) for seed in (0, 1) for entry in TWO]
 
 
-def test_a_comparison_from_end_to_end(run: Run, searched: list[tuple[str, int]]) -> None:
+def test_a_comparison_from_end_to_end(
+    run: Run, searched: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "plot", PLOT)
     code, out, err = run(*_args())
     assert code == 0, err
     assert searched == EACH  # seed by seed
@@ -280,7 +285,7 @@ def test_tests_are_not_read_before_all_runs_have_ended(
     assert asked == [4]
     comparison = Comparison(_loaded(), FOLDER)
     (FOLDER / "runs/random-1.json").unlink()
-    with pytest.raises(StudyError, match="random-1 in .* has not; run netwright compare again"):
+    with pytest.raises(StudyError, match=r"random-1 in .* has not; run netwright compare again"):
         comparison.write()
     assert asked == [4]
 
@@ -335,6 +340,7 @@ def test_a_comparison_whose_children_fail_is_written(
     def fail(self: Any, architecture: Any, seed: int, device: str) -> Any:
         raise ChildError("too large")
 
+    monkeypatch.setattr(comparing, "plot", PLOT)
     monkeypatch.setattr(TableEvaluator, "evaluate", fail)
     monkeypatch.setattr(Comparison, "average_random", lambda self: None)
     code, out, err = run(*_args(), "--json")
