@@ -41,8 +41,9 @@ def compare(
     check_entries(loaded)
     comparison = Comparison(loaded, target or Path("runs") / f"compare-{loaded.name}")
     comparison.begin()
+    ended = len(comparison.runs) - len(comparison.missing())
     with counting(err, "searches", len(comparison.runs)) as advance:
-        for _ in range(len(comparison.runs) - len(comparison.missing())):
+        for _ in range(ended):
             advance("")
         for run in comparison.go_on(lambda text: err.print(f"netwright: {text}", markup=False)):
             advance(run.name)

@@ -28,7 +28,8 @@ from netwright.tasks.language import LanguageConfig
 
 IMAGES = ("cifar10-small", "cifar10-v1", "cifar10-v2", "cifar10-v3", "digits")
 PTB = ("ptb-chars", "ptb-small", "ptb-words", "ptb-words-max-sin", "zaremba-medium")
-NAMES = ("cell-demo", "chars-small", *IMAGES, *PTB)
+CLOSED = ("nats", "synthetic-cell", "synthetic-conv")
+NAMES = tuple(sorted(("cell-demo", "chars-small", *IMAGES, *PTB, *CLOSED)))
 PAPER = ("cifar10-v1", "cifar10-v2", "cifar10-v3")
 
 

@@ -103,7 +103,7 @@ class GuidedSettings:
             if not shares or not all(0 <= share <= 1 for share in shares):
                 _refuse(name, "must be shares in [0, 1], at least one", list(shares))
         if not 0 <= self.shared <= 1:
-            _refuse("shared", "must be in [0, 1]", self.shared)
+            _refuse("shared", "must be a share in [0, 1]", self.shared)
         if self.sampled + self.mutants + self.uniform < 1:
             _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
         if self.acquisition not in self.ACQUISITIONS:

@@ -1,0 +1,116 @@
+"""The commands on tables and closed forms: looking works, training is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from netwright.evaluators.table import TableEvaluator
+from netwright.store import close_all
+from tests.cli.conftest import Run, refused, tree
+from tests.tables import write_table
+
+STUDIES = {
+    "nats": ["--set", "data.table=t.csv"],
+    "synthetic-conv": ["--set", "data.layers=2", "--set", "controller.name=random"],
+    "synthetic-cell": ["--set", "controller.name=evolution"],
+}
+SMALL = ["--set", "controller.guided.start=4", "--trials", "6"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "t.csv")
+
+
+def _search(run: Run, name: str) -> None:
+    code, _, err = run("search", name, "--study", "s", *STUDIES[name], *SMALL)
+    assert code == 0, err
+    close_all()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_searched_and_looked_at(name: str, run: Run) -> None:
+    _search(run, name)
+    rows = json.loads(run("top", "s", "--json")[1])["top"]
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=name != "synthetic-cell")
+    shown = json.loads(run("show", "s", "--json")[1])
+    assert shown["architecture"]["values"] == rows[0]["architecture"]
+    if name == "nats":
+        task = TableEvaluator("t.csv")
+        for row in rows:
+            found = task.evaluate(task.space.architecture(row["architecture"]), 0, "cpu")
+            assert row["score"] == found.score
+    code, out, _ = run("show", "s")
+    assert code == 0
+    assert all(name in out for name in rows[0]["architecture"])
+    assert f"{len(rows[0]['architecture'])} decisions" in out
+    assert "6 trials finished, 0 of them failed" in run("status", "s")[1]
+    assert run("resume", "s", "--trials", 7)[0] == 0
+    assert json.loads(run("status", "s", "--json")[1])["trials"] == 7
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_nothing_is_tuned_trained_drawn_or_reported(name: str, run: Run) -> None:
+    _search(run, name)
+    before = tree(Path())
+    for args, words in (
+        (["tune", "s"], ["tune needs children that are trained"]),
+        (["train", "s"], ["train needs children that are trained"]),
+        (["report", "s"], ["a report needs children that are trained"]),
+        (["report", "s", "--control", "s"], ["a report needs children that are trained"]),
+        (["show", "s", "--svg", "it.svg"], ["leave --svg out"]),
+        (["export", "s"], ["netwright train"]),
+        (["predict", "s", "t.csv"], ["netwright train"]),
+        (["tune", "s", "--set", "tune.top=1"], ["'tune'"]),
+    ):
+        refused(run(*args), *words)
+    assert tree(Path()) == before
+
+
+def test_their_architectures_are_trained_nowhere(run: Run) -> None:
+    _search(run, "nats")
+    assert run("show", "s", "--save", "cell.json")[0] == 0
+    assert run("show", "cell.json")[0] == 0
+    close_all()
+    before = tree(Path())
+    for args in (
+        ["nats", "--cell", "v1"],
+        ["nats", "--cell", "s:best", *STUDIES["nats"]],
+        ["nats", "--cell", "cell.json", "--tune"],
+        ["synthetic-conv", "--cell", "v1"],
+        ["digits", "--architecture", "s:best"],
+        ["ptb-small", "--cell", "cell.json"],
+        ["--architecture", "s:best"],
+    ):
+        refused(run("train", *args), "train")
+    assert tree(Path()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["nats"], "use --set data.table=FILE"),
+        (["nats", "--set", "data.table=gone.csv"], "gone.csv"),
+        (["nats", "--set", "data.table=."], "readable CSV"),
+        (["synthetic-conv", "--set", "data.layers=0"], "data.layers must be 1 or more"),
+        (["synthetic-cell", "--set", "data.surrogate=x"], "data.surrogate must be one of"),
+    ],
+)
+def test_a_bad_search_leaves_nothing_behind(args: list[str], word: str, run: Run) -> None:
+    before = tree(Path())
+    refused(run("search", *args), word)
+    assert tree(Path()) == before
+
+
+def test_a_configuration_is_printed_whole(run: Run) -> None:
+    code, out, _ = run("config", "nats", "--set", "data.table=t.csv")
+    assert code == 0
+    Path("mine.toml").write_text(out)
+    assert run("config", "mine.toml")[:2] == (0, out)
+    assert 'table = "t.csv"' in out
+    refused(run("config", "nats", "--set", "compare.seeds=0"), "compare.seeds must be 1 or more")
