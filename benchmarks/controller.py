@@ -118,7 +118,9 @@ def check(loop: TokenLoop) -> None:
     torch.testing.assert_close(torch.stack([p for _, p in drawn]), expected, rtol=1e-4, atol=1e-4)
 
 
-def milliseconds(functions: dict[str, tuple[Callable[[], object], int]], rounds: int) -> list[float]:
+def milliseconds(
+    functions: dict[str, tuple[Callable[[], object], int]], rounds: int
+) -> list[float]:
     """Return the median of each, an architecture, by turns; with how many one call takes."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):

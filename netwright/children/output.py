@@ -45,7 +45,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needed = any(ctx.needs_input_grad)
         rows = max(1, CHUNK // len(weight))
         total = x.new_zeros(())
-        g_x, g_weight, g_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        g_x, g_weight, g_bias = (
+            torch.empty_like(x),
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+        )
         for start in range(0, len(x), rows):
             part, target = x[start : start + rows], targets[start : start + rows, None]
             logits = torch.addmm(bias, part, weight.t())

@@ -107,7 +107,9 @@ class Encoding:
         for k, names in enumerate(given or ()):
             for name in names:
                 learned[k, self.index[name]] = False
-        return Encoded(active, learned, choice.view(n, d_), links.view(n, a_, a_), self._open(active))
+        return Encoded(
+            active, learned, choice.view(n, d_), links.view(n, a_, a_), self._open(active)
+        )
 
     def _open(self, active: Tensor) -> Tensor:
         """Return which links could be taken, bool [n, A, A], from which decisions hold."""
@@ -131,7 +133,9 @@ class Encoding:
             columns.append([(name, tuple(compress(decision.sources, row))) for row in rows])
         return [
             Architecture(self.space.fingerprint, tuple(compress(values, active)))
-            for values, active in zip(zip(*columns, strict=True), encoded.active.tolist(), strict=True)
+            for values, active in zip(
+                zip(*columns, strict=True), encoded.active.tolist(), strict=True
+            )
         ]
 
     def given_options(self, given: Mapping[str, object]) -> dict[int, int]:
