@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.space import Architecture, Choice, SearchSpace, Value
 from netwright.spaces import conv
 from netwright.trial import Trial
+
+FEW = 4  # architectures of the loop a turn: they share no work
 
 
 class TokenLoop:
@@ -146,14 +149,12 @@ def main() -> None:
         policy = PolicyGradient(space).policy
         loop = TokenLoop(policy)
         check(loop)
-        few = 4  # its architectures do not share work, so few of them tell
         functions: dict[str, tuple[Callable[[], object], int]] = {
-            "loop": (lambda loop=loop: loop.batch(few), few)  # type: ignore[misc]
+            "loop": (partial(loop.batch, FEW), FEW)
         }
         for batch in args.batches:
             ours = Ours(space, batch)
-            call = lambda ours=ours, batch=batch: ours.batch(batch)  # noqa: E731
-            functions[str(batch)] = (call, batch)
+            functions[str(batch)] = (partial(ours.batch, batch), batch)
         reference, *own = milliseconds(functions, args.rounds)
         for batch, each in zip(args.batches, own, strict=True):
             print(
@@ -163,7 +164,7 @@ def main() -> None:
             )
         generator = torch.Generator().manual_seed(0)
         for n in args.draws:
-            draw = lambda n=n, policy=policy: policy.sample(n, generator)  # noqa: E731
+            draw = partial(policy.sample, n, generator)
             (each,) = milliseconds({"draw": (draw, 1)}, args.rounds)
             print(f"depth {depth}: {n} draws in {each:.1f} ms", flush=True)
 

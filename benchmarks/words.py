@@ -7,8 +7,8 @@ as `netwright.training.language.train` takes it, on random tokens of a vocabular
 thread; all models by turns in one run. Seconds are the processor's (time.process_time: what other
 work on the machine takes is not counted in); ratios are medians over the turns. "small" is the
 preset ptb-small's model and recipe, "medium" 20M parameters, batch 20, 35 steps, a whole softmax.
-"cross-entropy" is the cell with the output layer's loss by `F.cross_entropy` on all logits instead of
-`linear_cross_entropy`; "bf16" under autocast. The first line says what the processor has.
+"cross-entropy" takes the loss by `F.cross_entropy` on all logits, not by `linear_cross_entropy`;
+"bf16" is that under autocast. The first line says what the processor has.
 """
 
 from __future__ import annotations

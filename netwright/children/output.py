@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from netwright.errors import ConfigError, out_of_range
 
-
 CHUNK = 1 << 20  # logits at a time in training
 
 

@@ -1,6 +1,6 @@
 """Sampling a policy: one decision at a time on tiny matrices, where a call is the cost.
 
-A step of nn.LSTM costs several times its arithmetic at n = 8. Arrays are [.., n] here, architectures
+A step of nn.LSTM costs several times its arithmetic at n = 8. Arrays are [.., n], architectures
 last, so that each gate is one run of memory. Products are torch's, which keep to the caller's one
 thread; all else is numpy's, whose calls are cheaper. The plain form of what is computed is
 `Policy.score`, and tests hold the two together.
