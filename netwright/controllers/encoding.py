@@ -67,6 +67,7 @@ class Encoding:
         self.sources = [
             [self.anchor[source] for source in decision.sources] for _, decision in self.connections
         ]
+        self._codes = {d: self.option_index[choice.name] for d, choice in self.choices}
         self._anchor_of = {d: self.anchor[c.anchor] for d, c in self.connections}
         # bool [A, A], anchor i has anchor j among its sources
         self.possible = torch.zeros(len(self.anchor), len(self.anchor), dtype=torch.bool)
@@ -84,23 +85,22 @@ class Encoding:
         options: list[int] = []
         linked: list[int] = []
         for k, architecture in enumerate(architectures):
-            for name, value in architecture.values_:
-                d = self.index[name]
-                held.append(k * d_ + d)
-                codes = self.option_index.get(name)
-                if codes is not None:
-                    options.append(codes[value])  # type: ignore[index]
-                    continue
-                options.append(0)
-                first = (k * a_ + self._anchor_of[d]) * a_
-                for source in value:  # type: ignore[union-attr]
-                    linked.append(first + self.anchor[source])
+            rows = architecture.values_
+            at = [self.index[name] for name, _ in rows]
+            held.extend([k * d_ + d for d in at])
+            for d, (_, value) in zip(at, rows, strict=True):
+                if isinstance(value, tuple):
+                    first = (k * a_ + self._anchor_of[d]) * a_
+                    linked.extend([first + self.anchor[source] for source in value])
+                    options.append(0)
+                else:
+                    options.append(self._codes[d][value])
         active = torch.zeros(n * d_, dtype=torch.bool)
         choice = torch.zeros(n * d_, dtype=torch.int64)
         links = torch.zeros(n * a_ * a_, dtype=torch.bool)
-        at = torch.tensor(held, dtype=torch.int64)
-        active[at] = True
-        choice[at] = torch.tensor(options, dtype=torch.int64)
+        places = torch.tensor(held, dtype=torch.int64)
+        active[places] = True
+        choice[places] = torch.tensor(options, dtype=torch.int64)
         links[torch.tensor(linked, dtype=torch.int64)] = True
         active = active.view(n, d_)
         learned = active.clone()
