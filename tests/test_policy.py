@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netwright.controllers import lstm
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.losses import ema, reinforce_loss
 from netwright.controllers.policy import Policy
@@ -119,23 +118,6 @@ def test_the_controllers_update_follows_the_gradient_of_its_batch() -> None:
         if e is not None:
             assert parameter.grad is not None
             assert torch.allclose(-parameter.grad, e, rtol=1e-4, atol=1e-8)
-
-
-@pytest.mark.parametrize(("layers", "steps", "n"), [(1, 1, 1), (2, 6, 3), (3, 4, 1)])
-def test_the_policys_lstm_is_pytorchs(layers: int, steps: int, n: int) -> None:
-    torch.manual_seed(0)
-    there = torch.nn.LSTM(5, 5, layers, batch_first=True).double()
-    x = torch.randn(n, steps, 5, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(n, steps, 5, dtype=torch.float64)
-    wanted = [x, *there.parameters()]
-    expected, found = there(x)[0], lstm.run(there, x)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-13)
-    for a, b in zip(
-        torch.autograd.grad(found, wanted, upstream),
-        torch.autograd.grad(expected, wanted, upstream),
-        strict=True,
-    ):
-        assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
 def _trial(architecture: object, reward: float) -> Trial:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.controllers import lstm, sampling
+from netwright.controllers import sampling
 from netwright.controllers.encoding import Encoded, Encoding
 from netwright.controllers.threads import single_thread
 from netwright.protocols import PolicySnapshot
@@ -147,7 +147,7 @@ class Policy(nn.Module):
         order = torch.argsort((~encoded.active).to(torch.int8), dim=1, stable=True)
         fed = fed.gather(1, order.unsqueeze(2).expand_as(fed))
         start = self.start.expand(len(encoded), 1, self.units)
-        out = lstm.run(self.lstm, torch.cat([start, fed[:, :-1]], 1))
+        out, _ = self.lstm(torch.cat([start, fed[:, :-1]], 1))
         place = (encoded.active.cumsum(1) - 1).clamp_min(0)
         hidden: Tensor = out.gather(1, place.unsqueeze(2).expand_as(out))
         return hidden
