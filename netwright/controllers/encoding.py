@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -30,17 +31,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return int(self.active.shape[0])
-
-
-class _Row:
-    """One architecture of `Encoded`, as lists."""
-
-    def __init__(self, decisions: int, anchors: int) -> None:
-        self.active = [False] * decisions
-        self.learned = [False] * decisions
-        self.choice = [0] * decisions
-        self.links = [[False] * anchors for _ in range(anchors)]
-        self.open = [[False] * anchors for _ in range(anchors)]
 
 
 class Encoding:
@@ -77,6 +67,12 @@ class Encoding:
         self.sources = [
             [self.anchor[source] for source in decision.sources] for _, decision in self.connections
         ]
+        self._codes = {d: self.option_index[choice.name] for d, choice in self.choices}
+        self._anchor_of = {d: self.anchor[c.anchor] for d, c in self.connections}
+        # bool [A, A], anchor i has anchor j among its sources
+        self.possible = torch.zeros(len(self.anchor), len(self.anchor), dtype=torch.bool)
+        for i, sources in enumerate(self.sources):
+            self.possible[i, sources] = True
 
     def encode(
         self,
@@ -84,51 +80,63 @@ class Encoding:
         given: Sequence[Collection[str]] | None = None,
     ) -> Encoded:
         """Return the tensors of `architectures`; `given[k]` names choices fixed in the k-th."""
-        d_, a_ = len(self.index), len(self.anchor)
-        rows = [_Row(d_, a_) for _ in architectures]
-        for k, (row, architecture) in enumerate(zip(rows, architectures, strict=True)):
-            fixed = given[k] if given is not None else ()
-            for name, value in architecture.items():
-                d = self.index[name]
-                row.active[d] = True
-                row.learned[d] = name not in fixed
-                decision = self.space[name]
-                if isinstance(decision, Choice):
-                    row.choice[d] = self.option_index[name][value]  # type: ignore[index]
-                    continue
-                i = self.anchor[decision.anchor]
-                for source in self.space.sources(decision, architecture):
-                    row.open[i][self.anchor[source]] = True
-                for source in value:  # type: ignore[union-attr]
-                    row.links[i][self.anchor[source]] = True
-        n = len(rows)
+        n, d_, a_ = len(architectures), len(self.index), len(self.anchor)
+        held: list[int] = []
+        options: list[int] = []
+        linked: list[int] = []
+        for k, architecture in enumerate(architectures):
+            rows = architecture.values_
+            at = [self.index[name] for name, _ in rows]
+            held.extend([k * d_ + d for d in at])
+            for d, (_, value) in zip(at, rows, strict=True):
+                if isinstance(value, tuple):
+                    first = (k * a_ + self._anchor_of[d]) * a_
+                    linked.extend([first + self.anchor[source] for source in value])
+                    options.append(0)
+                else:
+                    options.append(self._codes[d][value])
+        active = torch.zeros(n * d_, dtype=torch.bool)
+        choice = torch.zeros(n * d_, dtype=torch.int64)
+        links = torch.zeros(n * a_ * a_, dtype=torch.bool)
+        places = torch.tensor(held, dtype=torch.int64)
+        active[places] = True
+        choice[places] = torch.tensor(options, dtype=torch.int64)
+        links[torch.tensor(linked, dtype=torch.int64)] = True
+        active = active.view(n, d_)
+        learned = active.clone()
+        for k, names in enumerate(given or ()):
+            for name in names:
+                learned[k, self.index[name]] = False
         return Encoded(
-            torch.tensor([row.active for row in rows], dtype=torch.bool).view(n, d_),
-            torch.tensor([row.learned for row in rows], dtype=torch.bool).view(n, d_),
-            torch.tensor([row.choice for row in rows], dtype=torch.int64).view(n, d_),
-            torch.tensor([row.links for row in rows], dtype=torch.bool).view(n, a_, a_),
-            torch.tensor([row.open for row in rows], dtype=torch.bool).view(n, a_, a_),
+            active, learned, choice.view(n, d_), links.view(n, a_, a_), self._open(active)
         )
+
+    def _open(self, active: Tensor) -> Tensor:
+        """Return which links could be taken, bool [n, A, A], from which decisions hold."""
+        a_ = len(self.anchor)
+        opened = torch.zeros(len(active), a_, a_, dtype=torch.bool)
+        if a_:
+            reached = active[:, [d for d, _ in self.connections]]  # [n, A]
+            opened = reached[:, :, None] & reached[:, None, :] & self.possible
+        return opened
 
     def decode(self, encoded: Encoded) -> list[Architecture]:
         """Inverse of `encode`."""
-        active, choice, links = (
-            t.tolist() for t in (encoded.active, encoded.choice, encoded.links)
-        )
-        result = []
-        for k in range(len(encoded)):
-            values: list[tuple[str, Value]] = []
-            for d, decision in enumerate(self.space.decisions):
-                if not active[k][d]:
-                    continue
-                if isinstance(decision, Choice):
-                    values.append((decision.name, decision.options[choice[k][d]]))
-                else:
-                    row = links[k][self.anchor[decision.anchor]]
-                    taken = tuple(s for s in decision.sources if row[self.anchor[s]])
-                    values.append((decision.name, taken))
-            result.append(Architecture(self.space.fingerprint, tuple(values)))
-        return result
+        columns: list[list[tuple[str, Value]]] = []  # of each decision, a value each architecture
+        for d, decision in enumerate(self.space.decisions):
+            if isinstance(decision, Choice):
+                pairs = [(decision.name, option) for option in decision.options]
+                columns.append([pairs[k] for k in encoded.choice[:, d].tolist()])
+                continue
+            i, name = self._anchor_of[d], decision.name
+            rows = encoded.links[:, i, self.sources[i]].tolist()
+            columns.append([(name, tuple(compress(decision.sources, row))) for row in rows])
+        return [
+            Architecture(self.space.fingerprint, tuple(compress(values, active)))
+            for values, active in zip(
+                zip(*columns, strict=True), encoded.active.tolist(), strict=True
+            )
+        ]
 
     def given_options(self, given: Mapping[str, object]) -> dict[int, int]:
         """Return {decision index: option index} for fixed choices."""
