@@ -62,7 +62,8 @@ class Work:
         self.state = self.model.start(BATCH)
 
     def step(self) -> None:
-        kept, output.linear_cross_entropy = output.linear_cross_entropy, self.loss
+        kept = output.linear_cross_entropy
+        output.linear_cross_entropy = self.loss  # type: ignore[assignment]
         try:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.low):
                 features, _ = self.model(self.columns[:-1], self.state)

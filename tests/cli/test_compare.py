@@ -18,13 +18,14 @@ from netwright.errors import ChildError, StudyError
 from netwright.evaluators import image, table
 from netwright.evaluators.table import TableEvaluator
 from netwright.evaluators.table import test_accuracies as accuracies_of_test
+from netwright.report import comparison
 from netwright.tasks.closed import TableConfig
 from tests.cli.conftest import Run, refused, tree
 from tests.tables import write_table
 
 EVOLUTION = "evolution:population=5,sample=2"
 TWO = (EVOLUTION, "random")
-PLOT = comparing.plot
+PLOT = comparison.plot
 
 
 def _args(
