@@ -62,6 +62,7 @@ class ValueModel:
         ranked: bool = True,
     ) -> None:
         self._told = features
+        self._last: tuple[Features, Array] | None = None
         own = (1 - shared) * (1 - local)
         self._parts = ((own * (1 - pairs), own * pairs), (shared / 2, shared / 2))
         self._local = (1 - shared) * local
@@ -92,13 +93,19 @@ class ValueModel:
                     found += m
         return found
 
+    def _to_told(self, features: Features) -> Array:
+        """Return the covariance to what was told; that of the last features is kept."""
+        if self._last is None or self._last[0] is not features:
+            self._last = (features, self._covariance(features, self._told))
+        return self._last[1]
+
     def _solve(self, values: Array) -> Array:
         found: Array = cho_solve(self._factor, values, check_finite=False)
         return found
 
     def mean(self, features: Features) -> Array:
         """Return the expected target of designs [m]."""
-        found: Array = self._covariance(features, self._told) @ self._weights
+        found: Array = self._to_told(features) @ self._weights
         return found
 
     def world(self, generator: np.random.Generator) -> Callable[[Features], Array]:
@@ -108,7 +115,7 @@ class ValueModel:
         weights = self._solve(self.targets - prior(self._told) - noise)
 
         def targets(features: Features) -> Array:
-            found: Array = prior(features) + self._covariance(features, self._told) @ weights
+            found: Array = prior(features) + self._to_told(features) @ weights
             return found
 
         return targets
@@ -142,7 +149,7 @@ class ValueModel:
 
     def improvement(self, features: Features) -> Array:
         """Return by how much each design is expected to beat the best so far [m]."""
-        to_told = self._covariance(features, self._told)
+        to_told = self._to_told(features)
         shrunk = solve_triangular(
             self._factor[0].astype(np.float32), to_told.T, lower=True, check_finite=False
         )
