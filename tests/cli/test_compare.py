@@ -195,7 +195,9 @@ def test_a_damaged_file_is_one_line(name: str, content: bytes, run: Run) -> None
 
 
 def _loaded() -> TableConfig:
-    config = load_config("nats", [a for a in _args()[6:] if a != "--set"] + ["compare.seeds=2"])
+    config = load_config(
+        "nats", [a for a in _args()[6:] if a != "--set"] + ["compare.seeds=2", "study.trials=12"]
+    )
     assert isinstance(config, TableConfig)
     return config
 
@@ -296,7 +298,7 @@ def test_tests_are_not_read_before_all_runs_have_ended(
 DIGITS = [
     *("compare", "digits", "--trials", "2", "--seeds", "1", "--json", "--out", "d"),
     *("--set", 'compare.controllers=["random:batch=2", "evolution:batch=1"]'),
-    *("--set", "space.depths=[1]", "--set", "space.filters=[4]", "--set", "space.pools=[1]"),
+    *("--set", "space.depths=[1]", "--set", "space.filters=[4]", "--set", "space.pools=[]"),
     *("--set", "training.epochs=1", "--set", "data.train_limit=200"),
 ]
 
