@@ -71,6 +71,7 @@ def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
 def _finish(
     place: Workspace, control: Workspace, config: Config, study: Study, err: Console
 ) -> None:
+    config = place.config()
     evaluator = config.make_evaluator(study.space)
     with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
         for record in finishing.tune(config, study, evaluator):

@@ -290,6 +290,7 @@ def train_file(
     the training of something else.
     """
     with closing(_training_journal(config, space, architecture, target)) as store:
+        config = config.settled(str(store.header().get("notes", {}).get("numerics", "")))
         point = None
         extra: dict[str, Any] = {"architecture": called, "tuned": on_tune is not None}
         if on_tune is not None:
@@ -328,7 +329,8 @@ def _training_journal(
     target.mkdir(parents=True, exist_ok=True)
     store = SqlStore(sqlite_url(target / JOURNAL))
     if not store.exists():
-        store.create(header)
+        notes = {"numerics": config.settled().execution.numerics}
+        store.create({**header, "notes": notes})
     elif any(store.header().get(key) != json.loads(json.dumps(header[key])) for key in header):
         store.close()
         raise _another(target)

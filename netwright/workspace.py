@@ -76,7 +76,8 @@ class Workspace:
     def begin(self, config: Config) -> Study:
         """Start a study; raises `StudyError` where one is.
 
-        The data are read and prepared first, so that bad data leave nothing behind.
+        The data are read and prepared first, so that bad data leave nothing behind. What is
+        measured of the machine is noted, so that the study goes on with it.
         """
         check_folder(self.folder)
         if self.exists():
@@ -84,6 +85,7 @@ class Workspace:
                 f"a new study needs a folder of its own; {self.name} holds one; use netwright "
                 f"resume {self.name}, or --study with another folder"
             )
+        config = config.settled()
         space = config.make_space()
         evaluator = config.make_evaluator(space)
         notes = {"config": config.to_dict(), **config.prepare(evaluator)}

@@ -11,6 +11,7 @@ ROOT = Path(netwright.__file__).parent
 
 FLOORS = {
     "errors": 0,
+    "machine": 0,
     "seeding": 0,
     "space": 1,
     "toml": 1,

@@ -49,7 +49,10 @@ class LocalContrastNorm(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [N, C, H, W] -> the same shape."""
+        """`x` [N, C, H, W] -> the same shape; of bfloat16 the sums are float32."""
+        if x.dtype == torch.bfloat16:
+            narrow: Tensor = self(x.float()).to(x.dtype)
+            return narrow
         centred = x - self._local_mean(x)
         deviation = (self._local_mean(centred.square()) + 1e-8).sqrt()
         typical = deviation.mean((2, 3), keepdim=True)
@@ -64,12 +67,16 @@ class _Pool(nn.Module):
         self.mean = layer.kind == "avg_pool"
         self.kernel, self.stride = layer.kernel, layer.stride
         self.pad = pool_padding(layer)
+        inside = F.pad(torch.ones(1, 1, *layer.in_size), self.pad)
+        share = F.avg_pool2d(inside, self.kernel, self.stride)
+        self.register_buffer("share", share, persistent=False)
+
+    share: Tensor  # of each window that is not padding
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.mean:
             return F.max_pool2d(F.pad(x, self.pad, value=float("-inf")), self.kernel, self.stride)
-        share = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), self.pad), self.kernel, self.stride)
-        return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / share
+        return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / self.share.to(x.dtype)
 
 
 def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
@@ -143,5 +150,13 @@ class ConvNet(nn.Module):
                 del outputs[key]
         leaves = [pad_to(at(i, self.plan.level), self._final_size) for i in self.plan.outputs]
         features = torch.cat(leaves, 1) if len(leaves) > 1 else leaves[0]
+        if torch.is_autocast_enabled(features.device.type):
+            return self._classified_in_full(features)
         logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+    def _classified_in_full(self, features: Tensor) -> Tensor:
+        """Classify in float32: logits of 8 bits would tie."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.classifier(features.mean((2, 3), dtype=torch.float32))
         return logits

@@ -27,6 +27,7 @@ from netwright.data.images import (
 from netwright.space import Architecture, SearchSpace
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
+from netwright.training.numerics import Numerics
 from netwright.training.seeded import seeded
 from netwright.trial import Evaluation
 
@@ -36,7 +37,8 @@ Built = Callable[[tuple[int, int, int], int], nn.Module]
 class ImageEvaluator:
     """Trains architectures of a convolutional space on the training part of `data`.
 
-    `seed` splits validation off. The data are read when first needed, once a process.
+    `seed` splits validation off. numerics: layout and precision, measured where it is None. The
+    data are read when first needed, once a process.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class ImageEvaluator:
         child: ChildSettings | None = None,
         *,
         seed: int = 0,
+        numerics: Numerics | None = None,
     ) -> None:
         self.space = space
         self.settings = data
         self.recipe = recipe or Recipe()
         self.child = child or ChildSettings()
         self.seed = seed
+        self.numerics = numerics
         self._data: SearchData | None = None
         self._pipelines: dict[str, tuple[Pipeline, Pipeline]] = {}
 
@@ -97,7 +101,9 @@ class ImageEvaluator:
         deadline = Deadline(recipe.time_limit)
         with memory_limit(recipe.memory_limit), seeded(seed):
             model = make(self.data.shape, len(self.data.classes))
-            curve = train(model, *pipelines, recipe, seed, device, deadline)
+            curve = train(
+                model, *pipelines, recipe, seed, device, deadline, numerics=self.numerics
+            )
         score, reward = reward_of(curve, recipe)
         return Evaluation(
             reward=reward,
@@ -133,11 +139,13 @@ def train_final(
     opened: Callable[[], None],
     device: str = "cpu",
     on_epoch: Callable[[int, float | None], None] | None = None,
+    numerics: Numerics | None = None,
 ) -> FinalResult:
     """Train on training and validation data together, then test once.
 
     `seed` is the study's, which split the data; `child_seed` draws weights and order. `opened` is
-    called before the first test image is read.
+    called before the first test image is read. numerics: of the training, measured where it is
+    None; the test is in float32, in which the network is used.
     """
     loaded: FinalData = load_final_data(data, seed, opened)
     fitted = Preprocess.fit(loaded.train, data)
@@ -145,7 +153,16 @@ def train_final(
     with memory_limit(recipe.memory_limit), seeded(child_seed):
         model = make(loaded.shape, len(loaded.classes))
         pipeline = Pipeline(loaded.train, fitted, data, device)
-        train(model, pipeline, None, recipe, child_seed, device, on_epoch=on_epoch)
+        train(
+            model,
+            pipeline,
+            None,
+            recipe,
+            child_seed,
+            device,
+            on_epoch=on_epoch,
+            numerics=numerics,
+        )
     accuracy = evaluate(model, Pipeline(loaded.test, fitted, data, device))
     return FinalResult(
         model=model,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from netwright.machine import cores, keep, kept, processor, torch_version
+
+NAME = "workers"  # of the file of measurements
 
 SECONDS = 1.5  # each case
 GAIN = 1.05  # more workers must be that much faster than fewer
@@ -51,20 +52,6 @@ class Crew:
     said: str
 
 
-def cores() -> int:
-    """Return how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
-def cache_file() -> Path:
-    """Return where measurements of this machine are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "netwright" / "workers.json"
-
-
 def best_workers(
     devices: Sequence[str] = ("cpu",), threads: int = 0, measure: Measure | None = None
 ) -> Crew:
@@ -79,11 +66,11 @@ def best_workers(
     cases = _cases(cores(), threads)
     if len(cases) == 1:
         return Crew(1, cases[0][1], "1 worker: there is one processor")
-    key = f"{_processor()}, {cores()} processors, torch {_torch()}, threads {threads}"
-    speeds = _kept(key)
+    key = f"{processor()}, {cores()} processors, torch {torch_version()}, threads {threads}"
+    speeds = kept(NAME, key)
     if speeds is None or len(speeds) != len(cases):
         speeds = [(measure or _measured)(*case) for case in cases]
-        _keep(key, speeds)
+        keep(NAME, key, speeds)
     best = 0
     for i, speed in enumerate(speeds):
         if speed > GAIN * speeds[best]:
@@ -118,43 +105,3 @@ def _measured(workers: int, threads: int) -> float:
             return sum(counts) / SECONDS
         wait *= 2  # a slow start: give it longer
     return 0.0
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _torch() -> str:
-    from importlib import metadata
-
-    return metadata.version("torch")
-
-
-def _kept(key: str) -> list[float] | None:
-    try:
-        found = json.loads(cache_file().read_text())[key]
-        return [float(speed) for speed in found]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(key: str, speeds: Sequence[float]) -> None:
-    path = cache_file()
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
-    known = known if isinstance(known, dict) else {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({**known, key: list(speeds)}, indent=1))
-        part.replace(path)
-    except OSError:
-        return  # measured again next time

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -187,6 +187,13 @@ class Config(ABC):
                     f"after a search only what comes after it may be set; --set changes {name}; "
                     f"leave it out, or search again with it"
                 )
+
+    def settled(self, numerics: str = "") -> Self:
+        """Return it with all that is measured of a machine written down, for a study to go on with.
+
+        numerics: what was written down before, "" measures it.
+        """
+        return self
 
     def tunes_like(self, search: Config) -> bool:
         """Say whether runs of the grid train as children of `search` did, but for their point."""

@@ -12,6 +12,7 @@ import torch
 from netwright.errors import ConfigError, out_of_range
 from netwright.executors.probe import Crew, best_workers
 from netwright.protocols import Executor
+from netwright.training.numerics import Numerics
 
 EXECUTORS = ("auto", "in_process", "processes", "ray")
 
@@ -24,7 +25,9 @@ class ExecutionSettings:
     "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly;
     `device` where there are none. threads: of torch, in each worker, 0 leaves its own number.
     workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
-    cluster has room for. retries: how often a child whose worker died or was killed is tried again,
+    cluster has room for. numerics: layout and precision of convolutional children where
+    training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
+    a study notes what it began with. retries: how often a child whose worker died or was killed is tried again,
     >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for none. recycle:
     children after which a worker of "processes" is started afresh, 0 for never; what one leaks is
     gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a child takes of a
@@ -36,6 +39,7 @@ class ExecutionSettings:
     devices: tuple[str, ...] = ()
     threads: int = 0
     workers: int = 1
+    numerics: str = ""
     retries: int = 1
     hang_limit: float = 0.0
     recycle: int = 0
@@ -59,6 +63,8 @@ class ExecutionSettings:
             raise ConfigError(out_of_range("execution.cpus", rule, self.cpus, 1))
         for name in (self.device, *self.devices):
             _check_name(name)
+        if self.numerics:
+            Numerics.parse(self.numerics, "execution.numerics")
 
     @contextmanager
     def running(self) -> Iterator[tuple[Executor, str]]:

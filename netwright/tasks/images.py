@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.image_network import FinishedClassifier
 from netwright.tasks.image_shown import ShownNetwork
 from netwright.training.image import Recipe
+from netwright.training.numerics import Numerics, chosen
 from netwright.trial import Evaluation, Metric
 
 CIFAR: Mapping[str, Any] = {"image": [3, 32, 32], "classes": [str(i) for i in range(10)]}
@@ -127,13 +128,46 @@ class ImageConfig(Config):
         data = {f"data.{name}": getattr(self.data, name) for name in split}
         return {**super().fixed(), "space": self.space, **data}
 
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a study what it is; a precision left to the machine is no part of it.
+
+        Studies of before there was the setting go on.
+        """
+        data = super().identity()
+        if self.training.precision == "auto":
+            del data["training"]["precision"]
+        return data
+
+    def settled(self, numerics: str = "") -> Self:
+        """Return it with `execution.numerics` filled in."""
+        if not (numerics or self.execution.numerics):
+            device = self.execution.devices[0] if self.execution.devices else self.execution.device
+            numerics = str(chosen(self.training.precision, device))
+        kept = numerics or self.execution.numerics
+        return replace(self, execution=replace(self.execution, numerics=kept))
+
+    def numerics(self, recipe: Recipe) -> Numerics | None:
+        """Return how a child is computed, None where that is yet to be measured."""
+        if self.execution.numerics:
+            noted = Numerics.parse(self.execution.numerics, "execution.numerics")
+            if recipe.precision in ("auto", noted.precision):
+                return noted
+        return None
+
     def make_space(self) -> SearchSpace:
         """Return the search space."""
         return conv.space(self.name, self.space)
 
     def make_evaluator(self, space: SearchSpace) -> ImageEvaluator:
         """Return the evaluator, which reads no data before it is used."""
-        return ImageEvaluator(space, self.data, self.training, self.child, seed=self.study.seed)
+        return ImageEvaluator(
+            space,
+            self.data,
+            self.training,
+            self.child,
+            seed=self.study.seed,
+            numerics=self.numerics(self.training),
+        )
 
     def prepare(self, evaluator: ImageEvaluator) -> dict[str, Any]:
         """Read and whiten the images; return their shape, classes and numbers."""
@@ -229,6 +263,7 @@ class ImageConfig(Config):
             opened=opened,
             device=self.execution.device,
             on_epoch=on_epoch,
+            numerics=self.numerics(recipe),
         )
         record = {
             "test_accuracy": result.test_accuracy,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from netwright.data.images import Pipeline
 from netwright.errors import ChildError, ConfigError, out_of_range
 from netwright.training.limits import Deadline
+from netwright.training.numerics import PRECISIONS, Numerics, chosen
 from netwright.training.schedules import step_rate
 
 
@@ -27,6 +28,7 @@ class Recipe:
     reward_epochs: the reward is the best validation accuracy of this many last epochs, >= 1 (5),
     reward_power: to this power, > 0 (3).
     time_limit: seconds, 0 for none. memory_limit: GiB allocated beyond the start, 0 for none.
+    precision: "float32", "bfloat16" or "auto", what is faster here (netwright.training.numerics).
     """
 
     epochs: int = 50
@@ -40,6 +42,7 @@ class Recipe:
     reward_power: float = 3.0
     time_limit: float = 0.0
     memory_limit: float = 0.0
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch", 2), ("reward_epochs", 1)):
@@ -57,6 +60,8 @@ class Recipe:
             _refuse("drop_factor", "must be in (0, 1]", self.drop_factor)
         if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
             _refuse("drops", "must rise within (0, 1)", self.drops)
+        if self.precision not in PRECISIONS:
+            _refuse("precision", f"must be one of {', '.join(PRECISIONS)}", self.precision)
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
@@ -78,18 +83,20 @@ def train(
     device: str = "cpu",
     deadline: Deadline | None = None,
     on_epoch: Callable[[int, float | None], None] | None = None,
+    numerics: Numerics | None = None,
 ) -> list[float]:
     """Train `model` and return its accuracy on `valid` after each epoch (empty without one).
 
     `seed` orders and augments the data. `on_epoch` gets the epoch, from 1, and its accuracy.
+    numerics: layout and precision, by default what `recipe.precision` leads to on this machine.
     Raises `ChildError` when the loss is not finite and `TimeLimitError` past the deadline.
     """
     generator = torch.Generator().manual_seed(seed)
     deadline = deadline or Deadline(recipe.time_limit)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed = list(model.parameters())
+    numerics = numerics or chosen(recipe.precision, device)
+    model = numerics.model(model, device)
     optimiser = torch.optim.SGD(
-        decayed,
+        model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -105,8 +112,9 @@ def train(
         model.train()
         total = torch.zeros((), device=device)
         for images, labels in data.train_batches(recipe.batch, generator):
-            images = images.contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(model(images), labels)
+            with numerics.cast(device):
+                logits = model(numerics.images(images))
+            loss = F.cross_entropy(logits.float(), labels)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -114,7 +122,7 @@ def train(
             deadline.check()
         if not bool(torch.isfinite(total)):
             raise ChildError(f"the loss was not finite in epoch {epoch + 1} (rate {rate:g})")
-        accuracy = evaluate(model, valid, deadline) if valid is not None else None
+        accuracy = evaluate(model, valid, deadline, numerics) if valid is not None else None
         if accuracy is not None:
             curve.append(accuracy)
         if on_epoch is not None:
@@ -123,14 +131,24 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Pipeline, deadline: Deadline | None = None) -> float:
-    """Return the share of images whose largest logit is their label's, in [0, 1]."""
+def evaluate(
+    model: nn.Module,
+    data: Pipeline,
+    deadline: Deadline | None = None,
+    numerics: Numerics | None = None,
+) -> float:
+    """Return the share of images whose largest logit is their label's, in [0, 1].
+
+    numerics: float32 by default, in which a network is used.
+    """
     model.eval()
-    right, total = 0, 0
+    numerics = numerics or Numerics()
+    device = data.labels.device
+    right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in data.eval_batches():
-        logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
-        right += int((logits.argmax(1) == labels).sum())
-        total += len(labels)
+        with numerics.cast(str(device)):
+            logits: Tensor = model(numerics.images(images))
+        right += (logits.argmax(1) == labels).sum()
         if deadline is not None:
             deadline.check()
-    return right / total
+    return int(right) / len(data)

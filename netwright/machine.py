@@ -1,0 +1,80 @@
+"""This machine: its processors, and what was measured of it, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    return _about("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """Return 8 hex digits that name the processor's instructions, "" where they are not told.
+
+    Virtual machines give processors that differ in them one name.
+    """
+    flags = _about("flags")
+    return hashlib.sha256(flags.encode()).hexdigest()[:8] if flags else ""
+
+
+def _about(what: str) -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(what):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return ""
+
+
+def torch_version() -> str:
+    """Return torch's version without importing it."""
+    return metadata.version("torch")
+
+
+def cache_file(name: str) -> Path:
+    """Return where the measurements called `name` are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "netwright" / f"{name}.json"
+
+
+def kept(name: str, key: str) -> list[float] | None:
+    """Return the figures kept under `key`, None where there are none."""
+    try:
+        found = json.loads(cache_file(name).read_text())[key]
+        return [float(figure) for figure in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(name: str, key: str, figures: Sequence[float]) -> None:
+    """Keep figures under `key`; where nothing can be written they are measured again next time."""
+    path = cache_file(name)
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps({**known, key: list(figures)}, indent=1))
+        part.replace(path)
+    except OSError:
+        return

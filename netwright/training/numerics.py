@@ -1,0 +1,174 @@
+"""Memory layout and precision of a child's arithmetic: given, or measured once a machine.
+
+bfloat16 is several times as fast as float32 where the processor has it and ten times as slow where
+it has not, and nothing but the time tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.errors import ConfigError, out_of_range
+from netwright.machine import instructions, keep, kept, processor, torch_version
+from netwright.training.seeded import seeded
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+NAME = "numerics"  # of the file of measurements
+SECONDS = 1.5  # for all cases together
+ROUNDS = 12  # at most
+GAIN = 1.15  # what is not plain float32 must be that much faster
+HOPELESS = 2.0  # times as slow as the best: not measured again
+
+_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """precision: "float32" or "bfloat16" (activations and products; weights stay float32).
+
+    layout: of images in memory, "channels_last" or "contiguous".
+    """
+
+    precision: str = "float32"
+    layout: str = "channels_last"
+
+    def __str__(self) -> str:
+        return f"{self.precision} {self.layout}"
+
+    @classmethod
+    def parse(cls, text: str, key: str) -> Numerics:
+        """Return what `str` gave; raises `ConfigError`, which names `key`."""
+        for case in CASES:
+            if str(case) == text:
+                return case
+        rule = f"must be one of {', '.join(map(str, CASES))}, or empty"
+        raise ConfigError(out_of_range(key, rule, text, "''"))
+
+    def model(self, model: nn.Module, device: str) -> nn.Module:
+        """Move `model` to `device`, its weights in this layout."""
+        moved: nn.Module = model.to(device, memory_format=_FORMATS[self.layout])  # type: ignore[call-overload]
+        return moved
+
+    def images(self, images: Tensor) -> Tensor:
+        """Return `images` [N, C, H, W] in this layout and precision."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else images.dtype
+        return images.to(dtype).contiguous(memory_format=_FORMATS[self.layout])
+
+    def cast(self, device: str) -> AbstractContextManager[object]:
+        """Return the block in which a network is run; backward passes stay outside."""
+        on = self.precision == "bfloat16"
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=on)
+
+
+CASES = (
+    Numerics("float32", "channels_last"),
+    Numerics("float32", "contiguous"),
+    Numerics("bfloat16", "channels_last"),
+)
+
+Measure = Callable[[str], list[float]]
+
+
+def chosen(precision: str = "auto", device: str = "cpu", measure: Measure | None = None) -> Numerics:
+    """Return how children are trained fastest on `device`, at `precision` if that is not "auto".
+
+    measure: gives the steps a second of each of `CASES`, 0 where one cannot be run. The first
+    answer is kept, a file for each machine, and not measured again.
+    """
+    cases = [case for case in CASES if precision in ("auto", case.precision)]
+    if len(cases) == 1:
+        return cases[0]
+    speeds = dict(zip(CASES, _speeds(device, torch.get_num_threads(), measure), strict=True))
+    plain = cases[0]
+    best = max(cases, key=lambda case: speeds[case])
+    return best if speeds[best] > GAIN * speeds[plain] else plain
+
+
+@functools.lru_cache(maxsize=64)
+def _speeds(device: str, threads: int, measure: Measure | None) -> tuple[float, ...]:
+    key = f"{_name(device)}, torch {torch_version()}, threads {threads}"
+    speeds = kept(NAME, key)
+    if speeds is None or len(speeds) != len(CASES):
+        speeds = (measure or measured)(device)
+        keep(NAME, key, speeds)
+    return tuple(speeds)
+
+
+def _name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()} ({instructions()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def measured(device: str) -> list[float]:
+    """Return the training steps a second of each of `CASES`, side by side, the best of each.
+
+    The step is that of a small child whose third layer takes two outputs. With one thread its time
+    is the processor's, which other work beside it does not count in.
+    """
+    best = [float("inf")] * len(CASES)
+    open_cases = dict(enumerate(_step(case, device) for case in CASES))
+    end = time.perf_counter() + SECONDS
+    for turn in range(ROUNDS):
+        for i, step in list(open_cases.items()):
+            try:
+                seconds = _timed(step, device)
+            except (RuntimeError, NotImplementedError):
+                seconds = float("inf")
+            if turn > 0:
+                best[i] = min(best[i], seconds)
+            if turn > 0 and best[i] > HOPELESS * min(best):
+                del open_cases[i]
+        if turn > 1 and time.perf_counter() > end:
+            break
+    return [1 / seconds for seconds in best]
+
+
+def _timed(step: Callable[[], None], device: str) -> float:
+    on_cpu = torch.device(device).type == "cpu"
+    clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
+    step()
+    if not on_cpu:
+        torch.accelerator.synchronize()
+    return clock() - began
+
+
+class _Child(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, 36, 3, padding=1, bias=False), nn.BatchNorm2d(36), nn.ReLU()
+            )
+            for before in (3, 36, 72)
+        )
+        self.classifier = nn.Linear(36, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.layers[0](x)
+        two = self.layers[1](one)
+        logits: Tensor = self.classifier(self.layers[2](torch.cat([one, two], 1)).mean((2, 3)))
+        return logits
+
+
+def _step(case: Numerics, device: str) -> Callable[[], None]:
+    with seeded(0):
+        model = case.model(_Child(), device)
+        images = torch.randn(16, 3, 16, 16).to(device)
+        labels = torch.randint(10, (16,)).to(device)
+
+    def step() -> None:
+        with case.cast(device):
+            logits = model(case.images(images))
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+
+    return step
