@@ -20,6 +20,7 @@ from netwright.errors import ChildError, ConfigError, DataError, StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.protocols import Evaluator
 from netwright.space import Architecture, Choice, SearchSpace
+from netwright.stopping import Rule
 from netwright.spaces import conv
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import FunctionEvaluator, Study
@@ -216,7 +217,7 @@ class _Later:
         self.most = 0
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         future: Future[Evaluation] = _Lazy(self)
         self.waiting.append((future, evaluator.evaluate(architecture, seed, "cpu")))
