@@ -20,8 +20,8 @@ from netwright.errors import ChildError, ConfigError, DataError, StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.protocols import Evaluator
 from netwright.space import Architecture, Choice, SearchSpace
-from netwright.stopping import Rule
 from netwright.spaces import conv
+from netwright.stopping import Rule
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import FunctionEvaluator, Study
 from netwright.trial import Evaluation, Trial, TrialState
@@ -83,6 +83,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 5
+    assert {t.state for t in finished} == {TrialState.COMPLETED, TrialState.STOPPED}
     assert [outcome(t) for t in finished] == [outcome(t) for t in whole.trials]
     assert same(bits(killed.study(url)), bits(whole))
 
