@@ -176,7 +176,7 @@ class Keeper:
         return replace(trial, rule=self._rules.get(trial.batch))
 
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
-        """Give a trial the result of a canonically equal one, where one completed or was stopped."""
+        """Give a trial the result of an equal one, where one completed or was stopped."""
         first = self.ledger.first(self.ledger.outlines[trial.number].canonical)
         if first is None or self._retrain:
             return None

@@ -32,8 +32,10 @@ def test_the_threshold_is_what_the_best_half_reached_and_equal_scores_go_on() ->
     rule = rule_of(FOUR, [], SETTINGS, lower=False)
     assert rule is not None
     assert [(r.epoch, r.threshold) for r in rule.rungs] == [(1, 0.4), (2, 0.6)]
-    assert rule.stops([0.39]) and not rule.stops([0.4])
-    assert rule.stops([0.4, 0.59]) and not rule.stops([0.4, 0.6])
+    assert rule.stops([0.39])
+    assert not rule.stops([0.4])
+    assert rule.stops([0.4, 0.59])
+    assert not rule.stops([0.4, 0.6])
     assert not rule.stops([0.6, 0.1]), "the best score so far counts, one bad epoch does not"
     assert not rule.stops([0.0, 0.0, 0.0]), "epoch 3 is no rung"
 
@@ -46,7 +48,8 @@ def test_a_stopped_child_is_told_the_isotonic_reward_of_those_that_went_on() -> 
     assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.5))
     assert rule.rungs[0].rewards == pytest.approx((1.0, 3.0, 3.0))
     assert rule.reward([0.275]) == pytest.approx(2.0)  # half way from .2 to .35
-    assert rule.reward([0.1]) == 1.0 and rule.reward([0.39]) == 3.0
+    assert rule.reward([0.1]) == 1.0
+    assert rule.reward([0.39]) == 3.0
     # Rung 2: best so far .3, .5, .6 and .7, rewards 1, 4, 5 and 3; the last three are one block of
     # mean 4, capped by the 3 of who passed.
     assert rule.rungs[1].scores == pytest.approx((0.3, 0.6))
@@ -58,8 +61,10 @@ def test_a_stopped_child_is_told_the_isotonic_reward_of_those_that_went_on() -> 
 def test_lower_scores_may_be_the_better_ones() -> None:
     mirrored = [whole(*(1 - s for s in r.curve), reward=r.reward) for r in FOUR]
     rule, plain = (rule_of(rs, [], SETTINGS, low) for rs, low in ((mirrored, True), (FOUR, False)))
-    assert rule is not None and plain is not None
-    assert rule.stops([0.61]) and not rule.stops([0.6])
+    assert rule is not None
+    assert plain is not None
+    assert rule.stops([0.61])
+    assert not rule.stops([0.6])
     assert rule.reward([1 - 0.275]) == pytest.approx(plain.reward([0.275]))
 
 
@@ -67,7 +72,8 @@ def test_a_rung_stops_nobody_before_enough_children_reached_it() -> None:
     assert rule_of(FOUR[:3], [], SETTINGS, lower=False) is None
     stopped = [Record(curve=(0.1,), reward=0.5, whole=False)] * 2
     rule = rule_of([*FOUR[:3], *stopped], [], SETTINGS, lower=False)
-    assert rule is not None and [r.epoch for r in rule.rungs] == [1]
+    assert rule is not None
+    assert [r.epoch for r in rule.rungs] == [1]
 
 
 def test_stopped_children_count_where_they_were_but_teach_nothing_of_what_follows() -> None:
@@ -81,7 +87,8 @@ def test_stopped_children_count_where_they_were_but_teach_nothing_of_what_follow
 def test_the_first_trials_teach_what_a_bad_start_leads_to_and_set_no_threshold() -> None:
     first = [whole(0.05, 0.1, 0.1, reward=0.25)] * 20
     rule = rule_of(FOUR, first, SETTINGS, lower=False)
-    assert rule is not None and rule.rungs[0].threshold == 0.4
+    assert rule is not None
+    assert rule.rungs[0].threshold == 0.4
     assert rule.reward([0.05]) == 0.25
 
 
@@ -147,7 +154,9 @@ def test_the_map_keeps_few_knots() -> None:
     rule = rule_of(known, [], settings, lower=False)
     assert rule is not None
     rung: Rung = rule.rungs[0]
-    assert len(rung.scores) == 16 and rung.scores[0] == 0.0 and rung.scores[-1] == 0.99
+    assert len(rung.scores) == 16
+    assert rung.scores[0] == 0.0
+    assert rung.scores[-1] == 0.99
 
 
 @pytest.mark.parametrize(

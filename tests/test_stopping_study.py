@@ -61,7 +61,8 @@ def test_what_is_told_of_a_stopped_child_follows_from_the_rule_in_the_journal() 
     study = _study()
     study.run(60)
     rules = [event.payload.get("rule") for event in study.events("propose")]
-    assert rules[:2] == [None, None] and all(rules[2:])
+    assert rules[:2] == [None, None]
+    assert all(rules[2:])
     assert len({json.dumps(rule) for rule in rules}) > 5, "a rule for each proposal"
     for trial in _stopped(study):
         if trial.duplicate_of is None:
@@ -84,7 +85,8 @@ def test_no_child_is_told_more_than_one_that_was_known_to_have_passed_its_rung()
             curve = other.evaluation.curve if other.evaluation is not None else ()
             further = len(curve) > (trial.stopped or 0) and other.duplicate_of is None
             if further and max(curve[: trial.stopped]) >= threshold:
-                assert trial.reward is not None and other.reward is not None
+                assert trial.reward is not None
+                assert other.reward is not None
                 assert trial.reward <= other.reward
                 checked += 1
     assert checked > 50
@@ -94,10 +96,12 @@ def test_the_best_is_never_a_stopped_child() -> None:
     study = _study()
     study.run(60)
     assert _stopped(study)
-    assert study.best.completed and all(trial.completed for trial in study.top(60))
+    assert study.best.completed
+    assert all(trial.completed for trial in study.top(60))
     assert all(trial.completed for trial in top_rows(study.trials, 60))
     assert study.watch is not None
-    assert study.watch.stopped == len(_stopped(study)) and study.watch.failed == 0
+    assert study.watch.stopped == len(_stopped(study))
+    assert study.watch.failed == 0
     assert summary(study.trials)["stopped"] == len(_stopped(study))
     page = render(
         ReportData(
@@ -110,7 +114,8 @@ def test_the_best_is_never_a_stopped_child() -> None:
             plans={},
         )
     )
-    assert f"{len(_stopped(study))} stopped early" in page and 'id="stopped"' in page
+    assert f"{len(_stopped(study))} stopped early" in page
+    assert 'id="stopped"' in page
 
 
 def test_an_architecture_that_was_stopped_is_not_trained_again() -> None:
@@ -129,7 +134,8 @@ def test_an_architecture_that_was_stopped_is_not_trained_again() -> None:
     for trial in shared:
         other = first[trial.duplicate_of or 0]
         assert (trial.state, trial.reward) == (other.state, other.reward)
-        assert trial.evaluation is not None and trial.evaluation.cost == 0.0
+        assert trial.evaluation is not None
+        assert trial.evaluation.cost == 0.0
 
 
 def test_going_on_gives_the_same_bits(tmp_path: Path) -> None:
@@ -194,7 +200,8 @@ def test_other_modes_stop_and_go_on_too(mode: Mode, tmp_path: Path) -> None:
     for trials in (11, 60):
         study, simulated = begin()
         study.run(trials, simulated)
-    assert _stopped(study) and study.best.completed
+    assert _stopped(study)
+    assert study.best.completed
     assert len(study.trials) == 60
 
 
@@ -240,7 +247,8 @@ def test_ask_and_tell_heed_the_rule() -> None:
             study.tell(
                 trial, task.evaluate_until(trial.architecture, trial.seed, "cpu", trial.rule)
             )
-    assert _stopped(study) and all(trial.rule is None for trial in study.trials)
+    assert _stopped(study)
+    assert all(trial.rule is None for trial in study.trials)
 
 
 def test_an_evaluator_that_cannot_stop_is_refused() -> None:
