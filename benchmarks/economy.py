@@ -1,6 +1,6 @@
 """What early stopping saves of a search on real children, and what it costs in quality.
 
-    python -m benchmarks.economy run digits --seeds 5 [--arm NAME=KEY=VALUE,...] [--set KEY=VALUE]
+    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set KEY=VALUE]
     python -m benchmarks.economy replay STUDY... [--keep 0.5] [--rungs 1,2,4] [--warmup 10]
 
 run: for each seed the full-training search and the same search under each arm's settings. Cost is
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     arms = dict(ARMS)
     for text in args.arm or ():
         name, _, changes = text.partition("=")
-        arms[name] = tuple(changes.split(","))
+        arms[name] = tuple(changes.split(";"))
     if args.only:
         arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
     rows: dict[str, list[tuple[float, ...]]] = {}
@@ -191,7 +191,8 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
         latest, first = records[-settings.window :], records[: settings.warmup]
         rule = rule_of(latest, first[: len(records) - len(latest)], settings, lower)
         for trial in group:
-            assert trial.evaluation is not None and trial.reward is not None
+            assert trial.evaluation is not None
+            assert trial.reward is not None
             curve = trial.evaluation.curve
             cuts = (n for n in range(1, len(curve)) if rule and rule.stops(curve[:n]))
             end = next(cuts, len(curve))
