@@ -86,7 +86,7 @@ class Keeper:
         self.restart()
 
     def _read_rules(self) -> None:
-        if self._history.settings.method == "none" or not self._left:
+        if not self.stops or not self._left:
             return
         for batch, event in enumerate(self.store.events("propose")):
             if batch in self._left and event.payload.get("rule") is not None:
@@ -97,6 +97,11 @@ class Keeper:
         self.pending = Pending(self._retrain)
         for number in self._open:
             self.pending.add(number, self.ledger.outlines[number].canonical)
+
+    @property
+    def stops(self) -> bool:
+        """Whether children are stopped early."""
+        return self._history.settings.method != "none"
 
     @property
     def controller(self) -> Controller:

@@ -18,7 +18,15 @@ from netwright.errors import StudyError
 from netwright.journal.checkpoints import versions_key
 from netwright.keeper import Keeper, replay
 from netwright.loop import Loop, Mode
-from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot, Store
+from netwright.protocols import (
+    Controller,
+    Evaluator,
+    Event,
+    Executor,
+    PolicySnapshot,
+    Stoppable,
+    Store,
+)
 from netwright.scheduling import Clock, WallClock, Watch
 from netwright.space import Architecture, SearchSpace
 from netwright.stopping import StoppingSettings
@@ -259,10 +267,16 @@ class Study:
         left of the last ones waits for the next run. `on_trial` sees each finished trial. `say`
         gets a line when the search waits for its database; without it that raises.
 
-        Raises `StudyError` where another process runs this study.
+        Raises `StudyError` where another process runs this study, and where children are to be
+        stopped early and the evaluator cannot.
         """
         if self.evaluator is None:
             raise StudyError("run needs an evaluator; this study has none; give one to Study(...)")
+        if self._keeper.stops and not isinstance(self.evaluator, Stoppable):
+            raise StudyError(
+                f"an evaluator must have evaluate_until for children to be stopped early; got "
+                f"{type(self.evaluator).__name__}; write it, or leave stopping out"
+            )
         if executor is None:
             from netwright.executors.local import InProcess
 

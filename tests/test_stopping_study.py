@@ -115,7 +115,7 @@ def test_the_best_is_never_a_stopped_child() -> None:
         )
     )
     assert f"{len(_stopped(study))} stopped early" in page
-    assert 'id="stopped"' in page
+    assert 'id="rewards-stopped"' in page
 
 
 def test_an_architecture_that_was_stopped_is_not_trained_again() -> None:
