@@ -15,6 +15,7 @@ the 39-layer v3 with every skip connection. Results: docs/results/speed.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import resource
 import statistics
@@ -70,7 +71,7 @@ def resnet20(image: tuple[int, int, int], classes: int) -> nn.Module:
         nn.Conv2d(image[0], 16, 3, 1, 1, bias=False),
         nn.BatchNorm2d(16),
         nn.ReLU(),
-        *(Residual(a, b) for a, b in zip(widths, widths[1:], strict=False)),
+        *(Residual(a, b) for a, b in itertools.pairwise(widths)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(64, classes),

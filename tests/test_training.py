@@ -72,7 +72,10 @@ def test_reward_is_the_cube_of_the_best_of_the_last_5_epochs() -> None:
 
 def test_one_epoch_is_nesterov_with_weight_decay_by_hand() -> None:
     """The loop against the equations v = 0.9 v + g; w -= rate (g + 0.9 v), g with decay."""
-    pipeline, recipe = _pipeline(), Recipe(epochs=2, batch=16, learning_rate=0.2, weight_decay=0.01)
+    pipeline, recipe = (
+        _pipeline(),
+        Recipe(epochs=2, batch=16, learning_rate=0.2, weight_decay=0.01, precision="float32"),
+    )
     torch.manual_seed(1)
     model, reference = _Linear(), _Linear()
     reference.load_state_dict(model.state_dict())
@@ -236,6 +239,7 @@ def test_hand_drawn_networks_have_the_size_asked_for() -> None:
         ("drop_factor", 0.0),
         ("reward_power", 0.0),
         ("memory_limit", math.inf),
+        ("precision", "float16"),
     ],
 )
 def test_bad_recipes_are_refused(field: str, value: object) -> None:

@@ -252,6 +252,7 @@ class Pipeline:
         self.settings = settings
         self.preprocess = copy.deepcopy(preprocess).to(device)
         self.labels = data.labels.to(device)
+        self._framed: Tensor | None = None
         # Channels last is what `train` wants, and enlarging is three times quicker in it.
         self.images = torch.empty(
             data.images.shape,
@@ -293,7 +294,15 @@ class Pipeline:
         return transforms.random_flip(images, generator) if self.settings.flip else images
 
     def eval_batches(self, batch: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) in order, as `Preprocess` gives them, without augmentation."""
+        """Yield (images, labels) in order, as `Preprocess` gives them, without augmentation.
+
+        With `upsample` they are framed once, not again in each epoch.
+        """
+        if self._framed is None:
+            self._framed = self.images
+            if self.settings.upsample:
+                parts = self.images.split(batch)
+                self._framed = torch.cat([self.preprocess.framed(part) for part in parts])
         for start in range(0, len(self), batch):
-            images = self.images[start : start + batch]
-            yield self.preprocess.framed(images), self.labels[start : start + batch]
+            part = slice(start, start + batch)
+            yield self._framed[part], self.labels[part]

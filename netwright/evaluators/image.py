@@ -28,7 +28,7 @@ from netwright.space import Architecture, SearchSpace
 from netwright.stopping import Rule
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
-from netwright.training.numerics import Numerics
+from netwright.training.numerics import Numerics, chosen
 from netwright.training.seeded import seeded
 from netwright.trial import STOPPED, Evaluation
 
@@ -110,6 +110,7 @@ class ImageEvaluator:
     ) -> Evaluation:
         """Train any network by the same loop; `make` gets the image shape and the classes."""
         pipelines = self.pipelines(device)
+        numerics = self.numerics or chosen(recipe.precision, device)  # before the child's time runs
         started = time.perf_counter()
         deadline = Deadline(recipe.time_limit)
         with memory_limit(recipe.memory_limit), seeded(seed):
@@ -121,7 +122,7 @@ class ImageEvaluator:
                 seed,
                 device,
                 deadline,
-                numerics=self.numerics,
+                numerics=numerics,
                 stop=rule and rule.stops,
             )
         score, reward = reward_of(curve, recipe)
@@ -170,6 +171,7 @@ def train_final(
     """
     loaded: FinalData = load_final_data(data, seed, opened)
     fitted = Preprocess.fit(loaded.train, data)
+    numerics = numerics or chosen(recipe.precision, device)
     started = time.perf_counter()
     with memory_limit(recipe.memory_limit), seeded(child_seed):
         model = make(loaded.shape, len(loaded.classes))

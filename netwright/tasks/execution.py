@@ -27,11 +27,11 @@ class ExecutionSettings:
     workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
     cluster has room for. numerics: layout and precision of convolutional children where
     training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
-    a study notes what it began with. retries: how often a child whose worker died or was killed is tried again,
-    >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for none. recycle:
-    children after which a worker of "processes" is started afresh, 0 for never; what one leaks is
-    gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a child takes of a
-    Ray cluster, fractions too, >= 0.
+    a study notes what it began with. retries: how often a child whose worker died or was killed is
+    tried again, >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for
+    none. recycle: children after which a worker of "processes" is started afresh, 0 for never; what
+    one leaks is gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a
+    child takes of a Ray cluster, fractions too, >= 0.
     """
 
     executor: str = "auto"

@@ -103,6 +103,7 @@ def train(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
+        fused=torch.device(device).type in ("cpu", "cuda"),
     )
     curve: list[float] = []
     for epoch in range(recipe.epochs):

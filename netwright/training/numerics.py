@@ -77,7 +77,9 @@ CASES = (
 Measure = Callable[[str], list[float]]
 
 
-def chosen(precision: str = "auto", device: str = "cpu", measure: Measure | None = None) -> Numerics:
+def chosen(
+    precision: str = "auto", device: str = "cpu", measure: Measure | None = None
+) -> Numerics:
     """Return how children are trained fastest on `device`, at `precision` if that is not "auto".
 
     measure: gives the steps a second of each of `CASES`, 0 where one cannot be run. The first
