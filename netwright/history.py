@@ -53,7 +53,8 @@ class History:
         evaluation = trial.evaluation
         if evaluation is None or trial.duplicate_of is not None or trial.state not in ENDED:
             return
-        assert self._first is not None and trial.reward is not None
+        assert self._first is not None
+        assert trial.reward is not None
         record = Record(
             curve=evaluation.curve,
             reward=trial.reward,
