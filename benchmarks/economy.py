@@ -133,7 +133,9 @@ def run(args: argparse.Namespace) -> None:
         arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
     rows: dict[str, list[tuple[float, ...]]] = {}
     print(
-        f"\n| arm | seed | epochs | seconds | stopped | quality | there at | ratio |{'|---' * 8}|"
+        "\n| arm | seed | epochs | seconds | stopped | quality | there at | ratio |\n"
+        f"{'|---' * 8}|",
+        flush=True,
     )
     for seed in range(args.seeds):
         one = Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)

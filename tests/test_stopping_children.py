@@ -112,6 +112,7 @@ def test_a_search_on_pictures_marks_who_was_stopped(tmp_path: Path) -> None:
         "training.epochs": "2",
         "data.train_limit": "200",
         "space.depths": "[2]",
+        "space.pools": "[1]",
         "space.filters": "[4,8]",
         "controller.name": "random",
         "controller.batch": "2",

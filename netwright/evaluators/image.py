@@ -123,7 +123,7 @@ class ImageEvaluator:
                 device,
                 deadline,
                 numerics=numerics,
-                stop=rule and rule.stops,
+                stop=rule.stops if rule is not None else None,
             )
         score, reward = reward_of(curve, recipe)
         return Evaluation(
