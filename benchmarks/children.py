@@ -256,7 +256,7 @@ def _compare(
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, *network.image), dtype=torch.uint8, generator=generator)
     data = ImageSet(images, torch.randint(10, (n,), generator=generator))
-    loops = [
+    loops: list[Ours | ByHand] = [
         Ours(network, data, batch, numerics),
         ByHand(network, data, batch, Numerics("float32", "contiguous")),
         ByHand(network, data, batch, tuned),

@@ -230,7 +230,12 @@ def test_enlarged_validation_images_are_framed_once(monkeypatch: pytest.MonkeyPa
     pipeline = Pipeline(data, Preprocess.fit(data, settings), settings)
     calls: list[int] = []
     real = pipeline.preprocess.framed
-    monkeypatch.setattr(pipeline.preprocess, "framed", lambda x: calls.append(len(x)) or real(x))
+
+    def framed(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return real(x)
+
+    monkeypatch.setattr(pipeline.preprocess, "framed", framed)
     first = torch.cat([x for x, _ in pipeline.eval_batches(4)])
     again = torch.cat([x for x, _ in pipeline.eval_batches(4)])
     assert calls == [4, 4, 1]
