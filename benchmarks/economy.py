@@ -219,9 +219,9 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
     if len(pairs) < 3:
         return float("nan")
-    columns = np.array(pairs)
-    ranks = [np.argsort(np.argsort(column, kind="stable")) for column in columns.T]
-    return float(np.corrcoef(*ranks)[0, 1])
+    columns = np.array(pairs).T  # [2, n]; equal values share the mean of their ranks
+    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in columns]
+    return float(np.corrcoef(np.array(ranks, dtype=np.float64))[0, 1])
 
 
 def replay(args: argparse.Namespace) -> None:

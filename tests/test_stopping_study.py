@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_children_stop_at_rungs_and_their_curves_are_the_beginnings_of_whole_one
 def test_what_is_told_of_a_stopped_child_follows_from_the_rule_in_the_journal() -> None:
     study = _study()
     study.run(60)
-    rules = [event.payload.get("rule") for event in study.events("propose")]
+    rules: list[Any] = [event.payload.get("rule") for event in study.events("propose")]
     assert rules[:2] == [None, None]
     assert all(rules[2:])
     assert len({json.dumps(rule) for rule in rules}) > 5, "a rule for each proposal"
