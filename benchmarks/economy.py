@@ -188,7 +188,8 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
     """Return what rules would have done to these whole trainings, told by proposals."""
     whole = [t for t in trials if t.completed and t.duplicate_of is None]
     records: list[Record] = []
-    spent, through, told = 0, [], []
+    spent, told = 0, []
+    through: dict[int, float] = {}
     for _, group in itertools.groupby(whole, key=lambda trial: trial.batch):
         latest, first = records[-settings.window :], records[: settings.warmup]
         rule = rule_of(latest, first[: len(records) - len(latest)], settings, lower)
@@ -201,17 +202,17 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
             spent += end
             if rule is None or end == len(curve):
                 records.append(Record(curve=curve, reward=trial.reward, whole=True))
-                through.append(trial.reward)
+                through[trial.number] = trial.reward
             else:
                 guess = rule.reward(curve[:end])
                 records.append(Record(curve=curve[:end], reward=guess, whole=False))
                 told.append((guess, trial.reward))
-    order = sorted((t.reward or 0.0 for t in whole), reverse=True)
+    order = sorted(whole, key=lambda trial: (-(trial.reward or 0.0), trial.number))
     epochs = sum(epochs_of(trial) for trial in whole)
     return Replayed(
         left=spent / epochs,
-        best=1 + sum(reward > max(through) for reward in order),
-        lost=sum(reward not in through for reward in order[:5]),
+        best=1 + sum((trial.reward or 0.0) > max(through.values()) for trial in order),
+        lost=sum(trial.number not in through for trial in order[:5]),
         rank=_spearman(told),
     )
 
