@@ -222,7 +222,8 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
         return float("nan")
     columns = np.array(pairs).T  # [2, n]; equal values share the mean of their ranks
     ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in columns]
-    return float(np.corrcoef(np.array(ranks, dtype=np.float64))[0, 1])
+    both = np.asarray(np.corrcoef(np.array(ranks, dtype=np.float64)))
+    return float(both[0, 1])
 
 
 def replay(args: argparse.Namespace) -> None:
