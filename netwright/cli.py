@@ -165,8 +165,10 @@ def top(
     if as_json:
         from netwright.showing import row_of
 
-        failed = [row_of(t) for t in opened.trials if not t.completed]
-        print_json({"top": [row_of(t) for t in best], "failed": failed})
+        rows = [row_of(t) for t in opened.trials if not t.completed]
+        failed = [row for row in rows if row["state"] == "failed"]
+        stopped = [row for row in rows if row["state"] == "stopped"]
+        print_json({"top": [row_of(t) for t in best], "failed": failed, "stopped": stopped})
         return
     if best:
         out.print(top_table(best, n))

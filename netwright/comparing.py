@@ -273,7 +273,7 @@ def outcome(run: Run, study: Study) -> dict[str, Any]:
         "entry": run.entry,
         "seed": run.seed,
         "rewards": rewards,
-        "scores": [trial.score for trial in trials],
+        "scores": [trial.score if trial.stopped is None else None for trial in trials],
         "costs": [_cost(trial) for trial in trials],
         "best": {str(n): dict(trials[n].architecture) for n in leaders},
     }

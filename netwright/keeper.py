@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from netwright.depth import DepthSchedule
 from netwright.errors import UsageError
+from netwright.history import History
 from netwright.journal import checkpoints
 from netwright.journal.ledger import Ledger, digest
 from netwright.protocols import Controller, Event, Scoring, Store
 from netwright.scheduling import Clock, Pending
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
-from netwright.trial import Evaluation, Trial, TrialState
+from netwright.stopping import Rule, StoppingSettings
+from netwright.trial import STOPPED, Evaluation, Trial, TrialState
 
 CHECKPOINT = 500  # trials told between two checkpoints
 AT_ONCE = 200  # events whose trials are read together
@@ -39,11 +42,15 @@ class Keeper:
         retrain_duplicates: bool,
         failure_reward: float,
         versions: str,
+        stopping: StoppingSettings,
+        lower: bool,
     ) -> None:
         self.space = space
         self.store = store
         self.clock = clock
         self.ledger = Ledger(store, space)
+        self._history = History(self.ledger, stopping, lower)
+        self._rules: dict[int, Rule] = {}  # of the batches that have unfinished trials
         self._controller = controller
         self._behind = False
         self._seed = seed
@@ -68,6 +75,7 @@ class Keeper:
             self._open[number] = None
             batch = outlines[number].batch
             self._left[batch] = self._left.get(batch, 0) + 1
+        self._read_rules()
         first = min(self._open, default=len(outlines))
         while first > 0 and outlines[first - 1].batch in self._left:
             first -= 1
@@ -77,11 +85,23 @@ class Keeper:
                 self._untold.setdefault(outline.batch, []).append(number)
         self.restart()
 
+    def _read_rules(self) -> None:
+        if not self.stops or not self._left:
+            return
+        for batch, event in enumerate(self.store.events("propose")):
+            if batch in self._left and event.payload.get("rule") is not None:
+                self._rules[batch] = Rule.from_dict(event.payload["rule"])
+
     def restart(self) -> None:
         """Queue every unfinished trial anew: none of them runs."""
         self.pending = Pending(self._retrain)
         for number in self._open:
             self.pending.add(number, self.ledger.outlines[number].canonical)
+
+    @property
+    def stops(self) -> bool:
+        """Whether children are stopped early."""
+        return self._history.settings.method != "none"
 
     @property
     def controller(self) -> Controller:
@@ -132,7 +152,12 @@ class Keeper:
             for number, (architecture, log_prob) in enumerate(proposed, first)
         ]
         forms = [digest(self.space, trial.architecture) for trial in trials]
-        self.store.add_proposal(trials, forms, {"n": len(trials), "given": given})
+        payload: dict[str, Any] = {"n": len(trials), "given": given}
+        rule = self._history.rule(given)
+        if rule is not None:
+            self._rules[batch] = rule
+            payload["rule"] = rule.to_dict()
+        self.store.add_proposal(trials, forms, payload)
         self.ledger.add(trials, forms)
         self._left[batch] = len(trials)
         for trial, form in zip(trials, forms, strict=True):
@@ -150,16 +175,27 @@ class Keeper:
     def next(self) -> Trial | None:
         """Return the next trial to start; it runs from now on."""
         number = self.pending.take()
-        return None if number is None else self.ledger.trials([number])[0]
+        if number is None:
+            return None
+        trial = self.ledger.trials([number])[0]
+        return replace(trial, rule=self._rules.get(trial.batch))
 
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
-        """Give a trial the result of a canonically equal one, where one has completed."""
+        """Give a trial the result of an equal one, where one completed or was stopped."""
         first = self.ledger.first(self.ledger.outlines[trial.number].canonical)
         if first is None or self._retrain:
             return None
-        evaluation = self.ledger.trials([first])[0].evaluation
-        assert evaluation is not None
-        done = replace(self.ended(trial, replace(evaluation, cost=0.0)), duplicate_of=first)
+        other = self.ledger.trials([first])[0]
+        assert other.evaluation is not None
+        done = replace(
+            trial,
+            state=other.state,
+            evaluation=replace(other.evaluation, cost=0.0),
+            reward=other.reward,
+            duplicate_of=first,
+            rule=None,
+            finished=self.clock.time(),
+        )
         return self.record(done, at_once)
 
     def ended(self, trial: Trial, result: Evaluation | BaseException) -> Trial:
@@ -168,10 +204,13 @@ class Keeper:
             isinstance(result, BaseException) and not isinstance(result, Exception)
         ):
             raise result
-        now = self.clock.time()
+        trial = replace(trial, rule=None, finished=self.clock.time())
         if isinstance(result, Evaluation) and result.finite:
-            done = TrialState.COMPLETED
-            return replace(trial, state=done, evaluation=result, reward=result.reward, finished=now)
+            done, reward = TrialState.COMPLETED, result.reward
+            rule = self._rules.get(trial.batch)
+            if rule is not None and STOPPED in result.details:
+                done, reward = TrialState.STOPPED, rule.reward(result.curve)
+            return replace(trial, state=done, evaluation=result, reward=reward)
         if isinstance(result, Evaluation):
             reason = f"the score or reward is not finite: {result.score}, {result.reward}"
         else:
@@ -182,7 +221,6 @@ class Keeper:
             state=TrialState.FAILED,
             failure=reason,
             reward=self._failure_reward,
-            finished=now,
         )
 
     def record(self, trial: Trial, at_once: bool) -> Trial:
@@ -197,10 +235,12 @@ class Keeper:
         told = sorted({*waiting, trial.number}) if left == 0 else [trial.number] * at_once
         self.store.finish(trial, told)
         self.ledger.finish(trial)
+        self._history.add(trial)
         del self._open[trial.number]
         self.pending.end(trial.number)
         if left == 0:
             self._left.pop(batch)
+            self._rules.pop(batch, None)
             self._untold.pop(batch, None)
         else:
             self._left[batch] = left

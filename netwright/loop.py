@@ -87,10 +87,14 @@ class Loop:
     def _start(self, trial: Trial) -> None:
         self._starting = trial
         self._change(len(self._running) + 1)
-        future = self._executor.submit(self._evaluator, trial.architecture, trial.seed)
+        future = self._submit(trial)
         self._starting = None
         self._running[future] = trial
         future.add_done_callback(self._ended.put)
+
+    def _submit(self, trial: Trial) -> Ended:
+        submit = self._executor.submit
+        return submit(self._evaluator, trial.architecture, trial.seed, trial.rule)
 
     def _may_propose(self, missing: int) -> bool:
         keeper = self._keeper

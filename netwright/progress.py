@@ -51,6 +51,7 @@ def say_progress(progress: Mapping[str, Any]) -> str:
         "" if left is None else f"{_duration(left)} left",
         f"{progress['running']} running",
         f"{progress['failed']} failed" if progress["failed"] else "",
+        f"{progress['stopped']} stopped" if progress.get("stopped") else "",
         "" if rate is None else f"{rate:,.0f} children/h",
         "" if used is None else f"{used:.0%} busy",
     ]

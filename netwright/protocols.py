@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from netwright.space import Architecture, Option, SearchSpace
+from netwright.stopping import Rule
 from netwright.trial import Evaluation, Outline, Trial
 
 
@@ -75,6 +76,20 @@ class Evaluator(Protocol):
         """Train the child and return what came out; raise `ChildError` where it failed."""
 
 
+@runtime_checkable
+class Stoppable(Protocol):
+    """An evaluator whose children can be stopped early."""
+
+    def evaluate_until(
+        self, architecture: Architecture, seed: int, device: str, rule: Rule
+    ) -> Evaluation:
+        """Do as `evaluate`, but end after the epoch in which `rule.stops` the scores so far.
+
+        The evaluation of a stopped child says so: its detail `trial.STOPPED` is that epoch. Nothing
+        else may change: its curve is the beginning of that of `evaluate`.
+        """
+
+
 class Executor(Protocol):
     """Runs evaluations somewhere."""
 
@@ -83,9 +98,12 @@ class Executor(Protocol):
         """How many run at once; may change as machines come and go."""
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
-        """Start an evaluation; the future holds its result or its exception."""
+        """Start an evaluation; the future holds its result or its exception.
+
+        rule: when to stop it early, for an evaluator that is `Stoppable`.
+        """
 
     def shutdown(self) -> None:
         """Stop; running evaluations may be lost."""
@@ -95,8 +113,8 @@ class Executor(Protocol):
 class Event:
     """A line of the journal, in the order things happened.
 
-    kind: "propose" (payload: n, given), "tell" (payload: numbers), "open_test", "tune", "train"
-    and whatever later steps write.
+    kind: "propose" (payload: n, given, and the rule of early stopping where there is one), "tell"
+    (payload: numbers), "open_test", "tune", "train" and whatever later steps write.
     """
 
     sequence: int

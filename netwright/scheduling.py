@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from netwright.trial import Evaluation, Trial
+from netwright.trial import Evaluation, Trial, TrialState
 
 Ended = Future[Evaluation]
 
@@ -87,9 +87,9 @@ class Pending:
 class Watch:
     """How a run goes: what progress bars and `netwright status` show.
 
-    target: finished trials to reach. done, failed: finished trials of the study. before: of those,
-    the ones of earlier runs. trained: children trained in this run. busy, offered: worker-seconds
-    used and there.
+    target: finished trials to reach. done, failed, stopped: finished trials of the study. before:
+    of those, the ones of earlier runs. trained: children trained in this run. busy, offered:
+    worker-seconds used and there.
     """
 
     target: int
@@ -97,6 +97,7 @@ class Watch:
     started: float
     done: int = 0
     failed: int = 0
+    stopped: int = 0
     running: int = 0
     trained: int = 0
     busy: float = 0.0
@@ -122,7 +123,8 @@ class Watch:
     def end(self, trial: Trial, trained: bool) -> None:
         """Count a finished trial; trained: in this run."""
         self.done += 1
-        self.failed += not trial.completed
+        self.failed += trial.state is TrialState.FAILED
+        self.stopped += trial.state is TrialState.STOPPED
         self.trained += trained
         if not trial.completed:
             return
@@ -139,6 +141,7 @@ class Watch:
             "target": self.target,
             "done": self.done,
             "failed": self.failed,
+            "stopped": self.stopped,
             "running": self.running,
             "workers": self.workers,
             "best": self.best,

@@ -45,6 +45,10 @@ def run_search(config: Config, study: Study, trials: int, console: Console) -> b
     return len(study) >= trials or not stopping.asked
 
 
+def _stopped(n: int) -> str:
+    return f", {n} stopped early" if n else ""
+
+
 def workers_of(text: str) -> int:
     """Return the number of workers that `--workers` names, 0 for auto."""
     if text == "auto":
@@ -62,7 +66,8 @@ def search_and_say(
     if not run_search(config, study, trials, err):
         raise KeyboardInterrupt
     done = study.trials
-    failed = [trial for trial in done if not trial.completed]
+    failed = [trial for trial in done if trial.state is TrialState.FAILED]
+    stopped = sum(trial.state is TrialState.STOPPED for trial in done)
     if len(failed) == len(done):
         raise NetwrightError(
             f"all {len(done)} trials failed; the last one: {failed[-1].failure}; see "
@@ -73,7 +78,7 @@ def search_and_say(
         print_json({"study": place.name, "trials": len(done), "best": row_of(best)})
         return
     say(
-        f"{len(done)} trials, {len(failed)} failed; best: trial {best.number}, "
+        f"{len(done)} trials, {len(failed)} failed{_stopped(stopped)}; best: trial {best.number}, "
         f"validation {config.metric.name} {best.score:.4f}"
     )
     where = place.name
@@ -103,9 +108,10 @@ def status(place: Workspace) -> dict[str, Any]:
 
 def say_status(place: Workspace, found: dict[str, Any]) -> list[str]:
     """Return `status` in lines."""
+    early = _stopped(found["stopped"])
     lines = [
-        f"{place.name}: {found['trials']} trials finished, {found['failed']} of them failed; "
-        f"{found['unfinished']} proposed and not finished"
+        f"{place.name}: {found['trials']} trials finished, {found['failed']} of them failed{early}"
+        f"; {found['unfinished']} proposed and not finished"
     ]
     by = found["searched_by"]
     if by is None:

@@ -89,6 +89,8 @@ def _shown(folder: Path, trial: int | None, settings: Sequence[str]) -> Shown:
         if found.score is not None
         else str(found.state)
     )
+    if found.stopped is not None:
+        score += f" when it was stopped after epoch {found.stopped}"
     title = f"{config.name}: trial {found.number}, {score}"
     return changed.show(title, study.space, found.architecture, study.store.header()["notes"])
 
@@ -104,6 +106,7 @@ def row_of(trial: Trial) -> dict[str, Any]:
         "parameters": evaluation.parameters if evaluation else None,
         "cost_s": evaluation.cost if evaluation else None,
         "curve": list(evaluation.curve) if evaluation else [],
+        "stopped_after": trial.stopped,
         "duplicate_of": trial.duplicate_of,
         "failure": trial.failure,
         "architecture": dict(trial.architecture),

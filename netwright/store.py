@@ -16,7 +16,7 @@ from netwright.journal import tables
 from netwright.journal.database import Database, close_all, sqlite_url
 from netwright.journal.lease import Holder, Lease
 from netwright.journal.lease import read as read_lease
-from netwright.journal.tables import FORMAT
+from netwright.journal.tables import FORMAT, FORMATS, STOPPING
 from netwright.protocols import Event
 from netwright.space import SearchSpace
 from netwright.trial import Outline, Trial, TrialState
@@ -65,10 +65,10 @@ class SqlStore:
                     f"restore it from a backup"
                 )
         found = self.header().get("format")
-        if found != FORMAT:
+        if found not in FORMATS:
             raise StudyError(
-                f"a journal must be of format {FORMAT}; got {found!r} in {self.place}; "
-                f"open it with the version of netwright that wrote it"
+                f"a journal must be of format {' or '.join(map(str, FORMATS))}; got {found!r} in "
+                f"{self.place}; open it with the version of netwright that wrote it"
             )
 
     def create(self, header: Mapping[str, Any]) -> None:
@@ -86,9 +86,10 @@ class SqlStore:
                     f"a journal needs a folder that can be made; {self._file} has none "
                     f"({error.strerror}); choose another"
                 ) from error
+        known = STOPPING if header.get("stopping") else FORMAT
         rows = [
             {"key": key, "value": json.dumps(value)}
-            for key, value in {**header, "format": FORMAT}.items()
+            for key, value in {**header, "format": known}.items()
         ]
         engine = self._database.engine
         with self._database.guard():

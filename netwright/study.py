@@ -7,6 +7,7 @@ import inspect
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
@@ -17,9 +18,18 @@ from netwright.errors import StudyError
 from netwright.journal.checkpoints import versions_key
 from netwright.keeper import Keeper, replay
 from netwright.loop import Loop, Mode
-from netwright.protocols import Controller, Evaluator, Event, Executor, PolicySnapshot, Store
+from netwright.protocols import (
+    Controller,
+    Evaluator,
+    Event,
+    Executor,
+    PolicySnapshot,
+    Stoppable,
+    Store,
+)
 from netwright.scheduling import Clock, WallClock, Watch
 from netwright.space import Architecture, SearchSpace
+from netwright.stopping import StoppingSettings
 from netwright.store import SqlStore
 from netwright.trial import Evaluation, Trial, TrialState
 
@@ -61,6 +71,9 @@ class Study:
         otherwise it shares that one's result.
     failure_reward: what the controller is told for a failed trial.
     mode: how proposals are kept in flight, see `Mode`.
+    stopping: when children are stopped early; then the evaluator must be `Stoppable`, and who uses
+        `ask` and `tell` heeds `Trial.rule`. lower: lower scores are better, which only this needs
+        to know.
     clock: time, the machine's own by default.
     config: whatever else makes the study what it is; it is only gone on with under an equal one.
     notes: what else a reader of a new journal should know.
@@ -80,6 +93,8 @@ class Study:
         retrain_duplicates: bool = False,
         failure_reward: float = 0.0,
         mode: Mode | None = None,
+        stopping: StoppingSettings | None = None,
+        lower: bool = False,
         clock: Clock | None = None,
         config: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
@@ -103,12 +118,15 @@ class Study:
             retrain_duplicates=retrain_duplicates,
             failure_reward=failure_reward,
             versions=versions_key(own_versions),
+            stopping=stopping or StoppingSettings(),
+            lower=lower,
         )
         identity = {
             **self._identity(controller, config),
             "schedule": dataclasses.asdict(schedule) if schedule else None,
             "retrain_duplicates": retrain_duplicates,
             "failure_reward": failure_reward,
+            "stopping": _named(stopping, lower),
         }
         if self.store.exists():
             self._check_identity(identity)
@@ -154,7 +172,7 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """All finished trials by number."""
+        """All finished trials by number, failed and stopped ones too."""
         ledger, running = self._keeper.ledger, TrialState.RUNNING
         return ledger.trials(n for n, o in enumerate(ledger.outlines) if o.state is not running)
 
@@ -249,10 +267,16 @@ class Study:
         left of the last ones waits for the next run. `on_trial` sees each finished trial. `say`
         gets a line when the search waits for its database; without it that raises.
 
-        Raises `StudyError` where another process runs this study.
+        Raises `StudyError` where another process runs this study, and where children are to be
+        stopped early and the evaluator cannot.
         """
         if self.evaluator is None:
             raise StudyError("run needs an evaluator; this study has none; give one to Study(...)")
+        if self._keeper.stops and not isinstance(self.evaluator, Stoppable):
+            raise StudyError(
+                f"an evaluator must have evaluate_until for children to be stopped early; got "
+                f"{type(self.evaluator).__name__}; write it, or leave stopping out"
+            )
         if executor is None:
             from netwright.executors.local import InProcess
 
@@ -284,14 +308,15 @@ class Study:
 
     def _new_watch(self, trials: int, executor: Executor) -> Watch:
         ledger = self._keeper.ledger
-        failed = sum(outline.state is TrialState.FAILED for outline in ledger.outlines)
+        states = Counter(outline.state for outline in ledger.outlines)
         best = self.top(1)
         return Watch(
             target=trials,
             workers=executor.workers,
             started=self._clock.time(),
             done=ledger.finished,
-            failed=failed,
+            failed=states[TrialState.FAILED],
+            stopped=states[TrialState.STOPPED],
             best=best[0].score if best else None,
             best_reward=best[0].reward if best else None,
         )
@@ -309,6 +334,13 @@ class Study:
 
 def _nothing() -> None:
     return None
+
+
+def _named(stopping: StoppingSettings | None, lower: bool) -> dict[str, Any] | None:
+    """Return what a header says of early stopping; None, as in older journals, without it."""
+    if stopping is None or stopping.method == "none":
+        return None
+    return {**dataclasses.asdict(stopping), "lower": lower}
 
 
 def _as_evaluator(evaluator: Evaluator | Function | None) -> Evaluator | None:

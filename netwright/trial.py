@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from netwright.space import Architecture, Option
+from netwright.stopping import Rule
 
 Detail = float | int | str
+STOPPED = "stopped"  # the detail of a child that a rule stopped: after which epoch
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Metric:
 
 
 class TrialState(enum.StrEnum):
-    """Where a trial stands; COMPLETED and FAILED never change again."""
+    """Where a trial stands; all but RUNNING never change again. STOPPED: early, by a rule."""
 
     RUNNING = "running"
     COMPLETED = "completed"
+    STOPPED = "stopped"
     FAILED = "failed"
 
 
@@ -41,7 +44,8 @@ class Evaluation:
     curve: the score after each epoch.
     cost: seconds of training.
     parameters: weights of the child, 0 where that means nothing.
-    details: further numbers and words for tables.
+    details: further numbers and words for tables; "stopped" is the epoch after which a rule stopped
+        the child, whose score and reward are then those of its part of a training.
     """
 
     reward: float
@@ -66,7 +70,9 @@ class Trial:
     seed: of the child's weights and its order of data.
     given: choices that the study fixed (a depth schedule), which the controller did not make.
     log_prob: nats, with which the controller proposed it, None where it does not say.
-    reward: the evaluation's, or the study's failure reward for a failed trial; None while running.
+    rule: when to stop it early, None for never; known while it runs.
+    reward: what the controller is told: the evaluation's; for a stopped trial what its rule says of
+        it; for a failed trial the study's failure reward; None while running.
     failure: the reason in one line, for a failed trial.
     duplicate_of: the trial whose result this one shares, being canonically equal.
     started, finished: seconds since the epoch.
@@ -78,6 +84,7 @@ class Trial:
     seed: int
     given: Mapping[str, Option] = field(default_factory=dict)
     log_prob: float | None = None
+    rule: Rule | None = None
     state: TrialState = TrialState.RUNNING
     evaluation: Evaluation | None = None
     reward: float | None = None
@@ -88,13 +95,20 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """The validation score, None for a trial that has none."""
+        """The validation score, None for a trial without one; a stopped child's is of its part."""
         return None if self.evaluation is None else self.evaluation.score
 
     @property
     def completed(self) -> bool:
-        """Whether the trial ended with an evaluation."""
+        """Whether the child was trained to its end."""
         return self.state is TrialState.COMPLETED
+
+    @property
+    def stopped(self) -> int | None:
+        """The epoch after which a rule stopped the child, None where none did."""
+        if self.state is not TrialState.STOPPED or self.evaluation is None:
+            return None
+        return len(self.evaluation.curve)
 
 
 @dataclass(slots=True)

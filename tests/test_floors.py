@@ -14,6 +14,7 @@ FLOORS = {
     "machine": 0,
     "seeding": 0,
     "space": 1,
+    "stopping": 1,
     "toml": 1,
     "trial": 2,
     "spaces": 2,
@@ -22,6 +23,7 @@ FLOORS = {
     "journal": 4,
     "store": 4,
     "scheduling": 4,
+    "history": 4,
     "keeper": 4,
     "loop": 4,
     "study": 4,
@@ -54,7 +56,7 @@ FLOORS = {
     "cli": 10,
 }
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
-FREE = {4: {"journal", "store", "scheduling", "keeper", "loop", "study"}, 9: set(FLOORS)}
+FREE = {4: {"journal", "store", "scheduling", "history", "keeper", "loop", "study"}, 9: set(FLOORS)}
 
 
 def _place(module: str) -> str:

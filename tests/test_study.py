@@ -21,6 +21,7 @@ from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.protocols import Evaluator
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.spaces import conv
+from netwright.stopping import Rule
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import FunctionEvaluator, Study
 from netwright.trial import Evaluation, Trial, TrialState
@@ -82,6 +83,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 5
+    assert {t.state for t in finished} == {TrialState.COMPLETED, TrialState.STOPPED}
     assert [outcome(t) for t in finished] == [outcome(t) for t in whole.trials]
     assert same(bits(killed.study(url)), bits(whole))
 
@@ -216,7 +218,7 @@ class _Later:
         self.most = 0
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         future: Future[Evaluation] = _Lazy(self)
         self.waiting.append((future, evaluator.evaluate(architecture, seed, "cpu")))

@@ -25,11 +25,12 @@ from netwright.data.images import (
     load_search_data,
 )
 from netwright.space import Architecture, SearchSpace
+from netwright.stopping import Rule
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.numerics import Numerics, chosen
 from netwright.training.seeded import seeded
-from netwright.trial import Evaluation
+from netwright.trial import STOPPED, Evaluation
 
 Built = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -82,6 +83,12 @@ class ImageEvaluator:
 
     def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
         """Train the child and return its validation accuracy and reward (paper, 4.1)."""
+        return self.evaluate_until(architecture, seed, device, None)
+
+    def evaluate_until(
+        self, architecture: Architecture, seed: int, device: str, rule: Rule | None
+    ) -> Evaluation:
+        """Do as `evaluate`, but end where `rule` stops the child."""
         shape, classes = self.data.shape, len(self.data.classes)
         rate = compile_plan(self.space, architecture, shape, classes, self.child).learning_rate
         recipe = replace(self.recipe, learning_rate=rate) if rate else self.recipe
@@ -90,10 +97,16 @@ class ImageEvaluator:
             recipe,
             seed,
             device,
+            rule,
         )
 
     def evaluate_module(
-        self, make: Built, recipe: Recipe, seed: int, device: str = "cpu"
+        self,
+        make: Built,
+        recipe: Recipe,
+        seed: int,
+        device: str = "cpu",
+        rule: Rule | None = None,
     ) -> Evaluation:
         """Train any network by the same loop; `make` gets the image shape and the classes."""
         pipelines = self.pipelines(device)
@@ -102,7 +115,16 @@ class ImageEvaluator:
         deadline = Deadline(recipe.time_limit)
         with memory_limit(recipe.memory_limit), seeded(seed):
             model = make(self.data.shape, len(self.data.classes))
-            curve = train(model, *pipelines, recipe, seed, device, deadline, numerics=numerics)
+            curve = train(
+                model,
+                *pipelines,
+                recipe,
+                seed,
+                device,
+                deadline,
+                numerics=numerics,
+                stop=rule.stops if rule is not None else None,
+            )
         score, reward = reward_of(curve, recipe)
         return Evaluation(
             reward=reward,
@@ -110,6 +132,7 @@ class ImageEvaluator:
             curve=tuple(curve),
             cost=time.perf_counter() - started,
             parameters=sum(p.numel() for p in model.parameters()),
+            details={STOPPED: len(curve)} if len(curve) < recipe.epochs else {},
         )
 
 

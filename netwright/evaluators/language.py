@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,10 +24,11 @@ from netwright.data.text import (
 from netwright.errors import ChildError
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces.recurrent import cell_of
+from netwright.stopping import Rule
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.seeded import seeded
-from netwright.trial import Evaluation
+from netwright.trial import STOPPED, Detail, Evaluation
 
 
 def score_of(value: float, unit: str) -> float:
@@ -84,8 +85,14 @@ class LanguageEvaluator:
 
     def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
         """Train the child; reward c / perplexity^2 on validation text (paper, 4.2)."""
+        return self.evaluate_until(architecture, seed, device, None)
+
+    def evaluate_until(
+        self, architecture: Architecture, seed: int, device: str, rule: Rule | None
+    ) -> Evaluation:
+        """Do as `evaluate`, but end where `rule` stops the child."""
         core = core_of(self.space, architecture)
-        return self.evaluate_core(core, self.recipe, self.child, seed, device)
+        return self.evaluate_core(core, self.recipe, self.child, seed, device, rule)
 
     def evaluate_core(
         self,
@@ -94,22 +101,29 @@ class LanguageEvaluator:
         child: LanguageChildSettings,
         seed: int,
         device: str = "cpu",
+        rule: Rule | None = None,
     ) -> Evaluation:
         """Train a model of any cell, of "lstm" or of "gru", by the same loop."""
         data = self.data
         started = time.perf_counter()
         deadline = Deadline(recipe.time_limit)
+
+        def stop(curve: Sequence[float]) -> bool:
+            scores = [score_of(value, data.unit) for value in curve]
+            return rule is not None and rule.stops(scores)
+
         with memory_limit(recipe.memory_limit), seeded(seed):
             model = LanguageModel(core, len(data.vocabulary), child, recipe.dropouts, recipe.scale)
-            curve = train(model, data.train, data.valid, recipe, seed, device, deadline)
+            curve = train(model, data.train, data.valid, recipe, seed, device, deadline, stop=stop)
         best = min(curve)
+        early: dict[str, Detail] = {STOPPED: len(curve)} if len(curve) < recipe.epochs else {}
         return Evaluation(
             reward=reward_of(best, recipe),
             score=score_of(best, data.unit),
             curve=tuple(score_of(value, data.unit) for value in curve),
             cost=time.perf_counter() - started,
             parameters=sum(p.numel() for p in model.parameters()),
-            details={"width": model.width},
+            details={"width": model.width, **early},
         )
 
 

@@ -9,7 +9,8 @@ import random
 
 from netwright.seeding import rng
 from netwright.space import Architecture, Choice, SearchSpace
-from netwright.trial import Evaluation
+from netwright.stopping import Rule
+from netwright.trial import STOPPED, Detail, Evaluation
 
 
 class Additive:
@@ -44,6 +45,52 @@ class Additive:
         if self.noise:
             value += random.Random(seed).gauss(0.0, self.noise)
         return Evaluation(reward=value, score=value)
+
+
+class Learning(Additive):
+    """`Additive` with a learning curve of `epochs`, >= 1, whose last score is Additive's.
+
+    The score after epoch e of E is the final value v less `gap` (1 - e / E), with a Gaussian error
+    of `noise` that fades as (1 - e / E) and depends on the trial's seed; the cost is a second an
+    epoch.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        noise: float = 0.0,
+        *,
+        epochs: int = 8,
+        gap: float = 0.3,
+    ) -> None:
+        super().__init__(space, seed)
+        self.curve_noise, self.epochs, self.gap = noise, epochs, gap
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        """Return the reward after all epochs."""
+        return self.evaluate_until(architecture, seed, device, None)
+
+    def evaluate_until(
+        self, architecture: Architecture, seed: int, device: str, rule: Rule | None
+    ) -> Evaluation:
+        """Return the reward, or what there was when `rule` stopped it."""
+        value, draws = self.expected(architecture), random.Random(seed)
+        curve: list[float] = []
+        for epoch in range(1, self.epochs + 1):
+            left = 1 - epoch / self.epochs
+            curve.append(value - left * (self.gap + draws.gauss(0.0, self.curve_noise)))
+            if rule is not None and rule.stops(curve):
+                break
+        early = len(curve) < self.epochs
+        details: dict[str, Detail] = {STOPPED: len(curve)} if early else {}
+        return Evaluation(
+            reward=curve[-1],
+            score=curve[-1],
+            curve=tuple(curve),
+            cost=float(len(curve)),
+            details=details,
+        )
 
 
 def choices_space(decisions: int = 40, options: int = 4) -> SearchSpace:

@@ -18,6 +18,7 @@ from netwright.errors import ConfigError, MissingExtraError
 from netwright.executors import worker
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
+from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 LOOK = 1.0  # seconds between two looks at the cluster's resources
@@ -32,12 +33,18 @@ def _ray() -> Any:
 
 
 def _outcome(
-    key: str, pickled: bytes, architecture: Architecture, seed: int, device: str, threads: int
+    key: str,
+    pickled: bytes,
+    architecture: Architecture,
+    seed: int,
+    device: str,
+    rule: Rule | None,
+    threads: int,
 ) -> tuple[bool, bytes]:
     """Run in a worker: (True, the pickled evaluation) or (False, the pickled exception)."""
     worker.set_threads(threads)
     try:
-        return True, worker.evaluate(key, pickled, architecture, seed, device)
+        return True, worker.evaluate(key, pickled, architecture, seed, device, rule)
     except Exception as error:
         return False, pickle.dumps(error)
 
@@ -121,7 +128,7 @@ class RayExecutor:
         return min(found, self._most) if self._most else found
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
         if self._evaluator is None or self._evaluator[0] is not evaluator:
@@ -132,7 +139,8 @@ class RayExecutor:
         device = "cuda" if self._gpus else "cpu"
         outer: Future[Evaluation] = Future()
         outer.set_running_or_notify_cancel()
-        self._start(_Task((key, stored, architecture, seed, device, self._threads), outer))
+        arguments = (key, stored, architecture, seed, device, rule, self._threads)
+        self._start(_Task(arguments, outer))
         return outer
 
     def _start(self, task: _Task) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from netwright.executors.worker import evaluated
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
+from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 
@@ -18,12 +20,12 @@ class InProcess:
         self.device = device
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         """Evaluate now and return the finished future."""
         future: Future[Evaluation] = Future()
         try:
-            future.set_result(evaluator.evaluate(architecture, seed, self.device))
+            future.set_result(evaluated(evaluator, architecture, seed, self.device, rule))
         except Exception as error:
             future.set_exception(error)
         return future

@@ -21,6 +21,7 @@ from netwright.errors import ChildError
 from netwright.executors import worker
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
+from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 
@@ -37,6 +38,7 @@ class _Task:
     architecture: Architecture
     seed: int
     device: str
+    rule: Rule | None
 
 
 class Processes:
@@ -81,7 +83,7 @@ class Processes:
         )
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
         if self._pickled is None or self._pickled[0] is not evaluator:
@@ -92,13 +94,13 @@ class Processes:
             self._busy[device] += 1
         outer: Future[Evaluation] = Future()
         outer.set_running_or_notify_cancel()
-        self._start(outer, _Task(*self._pickled[1:], architecture, seed, device), 0)
+        self._start(outer, _Task(*self._pickled[1:], architecture, seed, device, rule), 0)
         return outer
 
     def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> None:
         inner = self._pool.schedule(
             worker.evaluate,
-            args=(task.key, task.pickled, task.architecture, task.seed, task.device),
+            args=(task.key, task.pickled, task.architecture, task.seed, task.device, task.rule),
             timeout=self.time_limit or None,
         )
         inner.add_done_callback(partial(self._ended, outer, task, attempt))

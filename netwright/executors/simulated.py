@@ -7,9 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 
+from netwright.executors.worker import evaluated
 from netwright.protocols import Evaluator
 from netwright.scheduling import Ended
 from netwright.space import Architecture
+from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 Duration = Callable[[Architecture, int], float]
@@ -36,14 +38,14 @@ class Simulated:
         self._running: list[tuple[float, int, Ended, Evaluation | Exception]] = []
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
         """Evaluate now; the future ends when the clock is there."""
         future: Future[Evaluation] = Future()
         result: Evaluation | Exception | None = self._lost and self._lost(architecture, seed)
         if result is None:
             try:
-                result = evaluator.evaluate(architecture, seed, "cpu")
+                result = evaluated(evaluator, architecture, seed, "cpu", rule)
             except Exception as error:
                 result = error
         end = self._now + self._duration(architecture, seed)

@@ -6,8 +6,10 @@ import os
 import pickle
 
 from netwright.errors import ChildError, TimeLimitError
-from netwright.protocols import Evaluator
+from netwright.protocols import Evaluator, Stoppable
 from netwright.space import Architecture
+from netwright.stopping import Rule
+from netwright.trial import Evaluation
 
 _evaluators: dict[str, Evaluator] = {}  # of this worker, so that data are read once
 
@@ -21,7 +23,24 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def evaluate(key: str, pickled: bytes, architecture: Architecture, seed: int, device: str) -> bytes:
+def evaluated(
+    evaluator: Evaluator, architecture: Architecture, seed: int, device: str, rule: Rule | None
+) -> Evaluation:
+    """Return the evaluation, stopped early where the rule says so."""
+    if rule is None:
+        return evaluator.evaluate(architecture, seed, device)
+    assert isinstance(evaluator, Stoppable), "a study with rules has looked"
+    return evaluator.evaluate_until(architecture, seed, device, rule)
+
+
+def evaluate(
+    key: str,
+    pickled: bytes,
+    architecture: Architecture,
+    seed: int,
+    device: str,
+    rule: Rule | None = None,
+) -> bytes:
     """Return the pickled evaluation, so that what cannot be sent fails the child alone.
 
     key: names the pickled evaluator among those of all coordinators. Raises what can be sent.
@@ -30,7 +49,7 @@ def evaluate(key: str, pickled: bytes, architecture: Architecture, seed: int, de
         _evaluators.clear()
         _evaluators[key] = pickle.loads(pickled)
     try:
-        result = _evaluators[key].evaluate(architecture, seed, device)
+        result = evaluated(_evaluators[key], architecture, seed, device, rule)
     except Exception as error:
         raise _sendable(error) from None
     try:

@@ -90,6 +90,13 @@ def _write(
         raise
 
 
+STATES = {
+    TrialState.COMPLETED: optuna.trial.TrialState.COMPLETE,
+    TrialState.STOPPED: optuna.trial.TrialState.PRUNED,
+    TrialState.FAILED: optuna.trial.TrialState.FAIL,
+}
+
+
 def _frozen(trial: Trial, space: SearchSpace) -> FrozenTrial:
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
@@ -104,7 +111,7 @@ def _frozen(trial: Trial, space: SearchSpace) -> FrozenTrial:
             params[key] = source in value  # type: ignore[operator]
             distributions[key] = CategoricalDistribution((False, True))
     evaluation = trial.evaluation
-    state = optuna.trial.TrialState.COMPLETE if trial.completed else optuna.trial.TrialState.FAIL
+    state = STATES[trial.state]
     frozen = optuna.trial.create_trial(
         state=state,
         value=trial.reward if trial.completed else None,

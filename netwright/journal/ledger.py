@@ -44,7 +44,7 @@ class Ledger:
 
     def _count(self, number: int, outline: Outline) -> None:
         self.finished += outline.state is not TrialState.RUNNING
-        if outline.state is TrialState.COMPLETED:
+        if outline.state in (TrialState.COMPLETED, TrialState.STOPPED):
             self._first.setdefault(outline.canonical, number)
 
     def add(self, trials: Sequence[Trial], canonical: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ class Ledger:
         self._count(trial.number, outline)
 
     def first(self, canonical: str) -> int | None:
-        """Return the trial of this canonical form that completed first."""
+        """Return the first trial of this canonical form that completed or was stopped early."""
         return self._first.get(canonical)
 
     def running(self) -> list[int]:

@@ -19,6 +19,8 @@ from netwright.space import SearchSpace
 from netwright.trial import Evaluation, Trial, TrialState
 
 FORMAT = 2
+STOPPING = 3  # where trials may be stopped early; otherwise as 2
+FORMATS = (FORMAT, STOPPING)
 
 metadata = sa.MetaData()
 header = sa.Table(

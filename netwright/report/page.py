@@ -125,6 +125,8 @@ def _head(data: ReportData) -> str:
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
     opened = sum(event.kind == "open_test" for event in data.events)
     counts = f"{total['failed']} failed, {total['duplicates']} duplicates"
+    if total["stopped"]:
+        counts = f"{total['stopped']} stopped early, {counts}"
     better = ", lower is better" if data.metric.lower else ""
     cards = [
         _card(
@@ -244,7 +246,8 @@ def _control(data: ReportData) -> str:
         a, b = ours[key], theirs[key]
         gap = "–" if a is None or b is None else f"{a - b:+.4f}"
         rows.append((label, number(a), number(b), gap, _ahead(a, b, name, data.metric)))
-    for key in ("trials", "completed", "failed", "duplicates"):
+    early = ("stopped",) if ours["stopped"] or theirs["stopped"] else ()
+    for key in ("trials", "completed", *early, "failed", "duplicates"):
         rows.append((key, number(ours[key]), number(theirs[key]), "", ""))
     rows.append(("training", duration(ours["cost"]), duration(theirs["cost"]), "", ""))
     unequal = ""

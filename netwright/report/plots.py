@@ -127,6 +127,22 @@ def thinned(items: Sequence[T], most: int = MOST_POINTS) -> list[T]:
     return list(items)[::step]
 
 
+def _stopped(axes: Axes, trials: Sequence[Trial]) -> None:
+    """Mark the children that were stopped early, at the score they had then."""
+    found = thinned([t for t in trials if t.state is TrialState.STOPPED])
+    if found:
+        axes.plot(
+            [t.number for t in found],
+            [t.score or 0.0 for t in found],
+            "v",
+            color="none",
+            markeredgecolor=MUTED,
+            markersize=4,
+            label="stopped early, score so far",
+            gid="stopped",
+        )
+
+
 def rewards(
     trials: Sequence[Trial],
     control: Sequence[Trial] = (),
@@ -135,7 +151,8 @@ def rewards(
 ) -> str:
     """Return the scores over the trials, with the running best, and those of the control.
 
-    Failed trials are crosses on the axis, duplicates are hollow. Above 3,000 points every k-th is
+    Failed trials are crosses on the axis, duplicates are hollow. Children stopped early are
+    grey triangles at the score they had then. Above 3,000 points every k-th is
     drawn; the lines always hold all. Lower-is-better scores that span too much are cut off above
     where they are few (carets at the edge, a note says how many), else the axis is logarithmic.
     """
@@ -156,6 +173,7 @@ def rewards(
             label="failed",
             gid="failed",
         )
+    _stopped(axes, trials)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes, "trial", axis_label(metric, _fit(axes, trials, control, metric)))
     marks = list(zip(*axes.get_legend_handles_labels(), strict=True))

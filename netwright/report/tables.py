@@ -160,7 +160,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
 
     best (of the highest reward), mean_top_5 (of the five highest, each architecture once), mean,
     mean_last_quarter: scores, None without a completed trial.
-    trials, completed, failed, duplicates: counts. cost: seconds of training.
+    trials, completed, stopped, failed, duplicates: counts. cost: seconds of training.
     """
     done = scored(trials)
     scores = [t.score or 0.0 for t in sorted(done, key=lambda t: t.number)]
@@ -172,6 +172,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
         "mean_last_quarter": _mean(scores[-max(1, len(scores) // 4) :]),
         "trials": len(trials),
         "completed": sum(t.completed for t in trials),
+        "stopped": sum(t.state is TrialState.STOPPED for t in trials),
         "failed": sum(t.state is TrialState.FAILED for t in trials),
         "duplicates": sum(t.duplicate_of is not None for t in trials),
         "cost": child_seconds(trials),

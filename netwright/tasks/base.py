@@ -18,13 +18,25 @@ from netwright.loop import Mode
 from netwright.protocols import Controller, Evaluator
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
+from netwright.stopping import StoppingSettings
 from netwright.study import Study
 from netwright.tasks.execution import ExecutionSettings
 from netwright.tasks.results import Finished, Shown
 from netwright.trial import Evaluation, Metric
 
 MODES = ("replicas", "queue")
-ORDER = ("name", "about", "task", "space", "child", "controller", "data", "training", "study")
+ORDER = (
+    "name",
+    "about",
+    "task",
+    "space",
+    "child",
+    "controller",
+    "data",
+    "training",
+    "study",
+    "stopping",
+)
 
 OnEpoch = Callable[[int, float | None], None]
 
@@ -135,6 +147,7 @@ class Config(ABC):
     task: str
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     study: StudySettings = field(default_factory=StudySettings)
+    stopping: StoppingSettings = field(default_factory=StoppingSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     compare: CompareSettings = field(default_factory=CompareSettings)
 
@@ -149,6 +162,9 @@ class Config(ABC):
             raise ConfigError(
                 f"task must be {own!r} for a {type(self).__name__}; got {self.task!r}; leave it out"
             )
+        if self.instant and self.stopping.method != "none":
+            rule = f"must be none for {self.task}, whose children take no time"
+            raise ConfigError(out_of_range("stopping.method", rule, self.stopping.method, "none"))
 
     @property
     @abstractmethod
@@ -172,11 +188,18 @@ class Config(ABC):
         del data["study"]["trials"]
         for name in ("name", "about", "task", "tune", "final", "execution", "compare"):
             data.pop(name, None)
+        if self.stopping.method == "none":
+            del data["stopping"]  # studies of before there was the setting go on
         return data
 
     def fixed(self) -> dict[str, Any]:
         """Return, by key, what stays as it is after a search; a task adds space and data split."""
-        return {"task": self.task, "controller": self.controller, "study": self.study}
+        return {
+            "task": self.task,
+            "controller": self.controller,
+            "study": self.study,
+            "stopping": self.stopping,
+        }
 
     def check_same_search(self, other: Config) -> None:
         """Raise `ConfigError` where `other` would change the search or the split of its data."""
@@ -239,6 +262,8 @@ class Config(ABC):
             retrain_duplicates=self.study.retrain_duplicates,
             failure_reward=self.study.failure_reward,
             mode=Mode(queue=self.study.mode == "queue", replicas=self.study.replicas),
+            stopping=self.stopping,
+            lower=self.metric.lower,
             config=self.identity(),
             notes=notes,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,11 +84,13 @@ def train(
     deadline: Deadline | None = None,
     on_epoch: Callable[[int, float | None], None] | None = None,
     numerics: Numerics | None = None,
+    stop: Callable[[Sequence[float]], bool] | None = None,
 ) -> list[float]:
     """Train `model` and return its accuracy on `valid` after each epoch (empty without one).
 
     `seed` orders and augments the data. `on_epoch` gets the epoch, from 1, and its accuracy.
     numerics: layout and precision, by default what `recipe.precision` leads to on this machine.
+    stop: asked with the accuracies so far after each epoch; True ends the training there.
     Raises `ChildError` when the loss is not finite and `TimeLimitError` past the deadline.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -128,6 +130,8 @@ def train(
             curve.append(accuracy)
         if on_epoch is not None:
             on_epoch(epoch + 1, accuracy)
+        if stop is not None and stop(curve):
+            break
     return curve
 
 

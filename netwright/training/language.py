@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,10 +132,12 @@ def train(
     device: str = "cpu",
     deadline: Deadline | None = None,
     on_epoch: Callable[[int, float | None], None] | None = None,
+    stop: Callable[[Sequence[float]], bool] | None = None,
 ) -> list[float]:
     """Train `model` on `text`, int64 [N]; return its perplexity on `valid` after each epoch.
 
-    `seed` draws the dropout. `on_epoch` gets the epoch, from 1, and the perplexity. Raises
+    `seed` draws the dropout. `on_epoch` gets the epoch, from 1, and the perplexity. stop: asked
+    after each epoch with the perplexities so far; True ends the training there. Raises
     `ChildError` where the loss is not finite or far above that of a guess, and `TimeLimitError`
     past the deadline.
     """
@@ -175,6 +177,8 @@ def train(
             curve.append(value)
         if on_epoch is not None:
             on_epoch(epoch + 1, value)
+        if stop is not None and stop(curve):
+            break
     return curve
 
 

@@ -16,6 +16,7 @@ from netwright.executors.processes import Processes
 from netwright.executors.simulated import Simulated
 from netwright.protocols import Evaluator, Executor
 from netwright.space import Architecture
+from netwright.stopping import Rule
 from netwright.trial import Evaluation
 from tests.ray_cluster import two_nodes
 from tests.strategies import small_space
@@ -31,9 +32,9 @@ class _Waited(Simulated):
     """Ends each child at once, as its clock would."""
 
     def submit(
-        self, evaluator: Evaluator, architecture: Architecture, seed: int
+        self, evaluator: Evaluator, architecture: Architecture, seed: int, rule: Rule | None = None
     ) -> Future[Evaluation]:
-        future = super().submit(evaluator, architecture, seed)
+        future = super().submit(evaluator, architecture, seed, rule)
         ended: SimpleQueue[Future[Evaluation]] = SimpleQueue()
         future.add_done_callback(ended.put)
         self.wait(ended, 0.0)

@@ -169,7 +169,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("update header set value = '99' where key = 'format'")
     connection.close()
-    with pytest.raises(StudyError, match="must be of format 2; got 99"):
+    with pytest.raises(StudyError, match="must be of format 2 or 3; got 99"):
         SqlStore(sqlite_url(path))
 
 

@@ -1,0 +1,274 @@
+"""What early stopping saves of a search on real children, and what it costs in quality.
+
+    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set KEY=VALUE]
+    python -m benchmarks.economy replay STUDY... [--keep 0.5] [--rungs 1,2,4] [--warmup 10]
+
+run: for each seed the full-training search and the same search under each arm's settings. Cost is
+counted in epochs of children (images are equal in all), which a busy machine does not change, and
+in seconds. The quality of a search after n trials is that of its best trial so far, retrained in
+full --retrain times with seeds that all arms share: the mean validation accuracy. An arm is there
+when it first reaches what the full search ends with, less --tolerance; its ratio is the epochs
+until then over those of the full search until it is there itself ("ratio"), and over all of the
+full search ("of all"). An arm that never gets there is counted with its whole cost, and said so.
+Studies stay in --out, are gone on with, and can be looked at by `netwright report`.
+
+replay: rules on the recorded curves of full trainings, proposal by proposal, without training
+anything: the share of epochs that they leave, the best few that they stop, and how what is told of
+the stopped ranks with what they would have reached. The search itself would have gone another way.
+
+Control: the same search without stopping. Results: docs/results/economy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from netwright.config import load_config
+from netwright.journal.ledger import digest
+from netwright.report.statistics import interval
+from netwright.seeding import derive_seed
+from netwright.stopping import Record, StoppingSettings, rule_of
+from netwright.study import Study
+from netwright.trial import Trial, TrialState
+from netwright.workspace import Workspace
+
+FULL = "full"
+ARMS: Mapping[str, tuple[str, ...]] = {
+    FULL: (),
+    "one rung": ("stopping.method=halving", "stopping.rungs=[1]"),
+    "halving": ("stopping.method=halving",),
+    "keep a third": ("stopping.method=halving", "stopping.keep=0.33"),
+}
+
+
+# --- searches on real children ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Economy:
+    """The searches of one seed, in folders of `out`."""
+
+    out: Path
+    source: str
+    settings: tuple[str, ...]
+    seed: int
+    retrain: int
+
+    def search(self, arm: str, changes: Sequence[str]) -> Study:
+        """Return the finished search of an arm, gone on with if it was begun."""
+        changed = [*self.settings, *changes, f"study.seed={self.seed}"]
+        config = load_config(self.source, changed)
+        torch.set_num_threads(config.execution.threads or torch.get_num_threads())
+        place = Workspace(self.out / f"{arm.replace(' ', '-')}-{self.seed}")
+        study = place.open()[1] if place.exists() else place.begin(config)
+
+        def say(trial: Trial) -> None:
+            print(f"{arm} seed {self.seed} trial {trial.number}: {trial.state}", flush=True)
+
+        study.run(config.study.trials, on_trial=say)
+        return study
+
+    def quality(self, study: Study, number: int) -> float:
+        """Return the mean score of full retrainings of a trial's architecture; higher is better."""
+        cache = self.out / f"retrained-{self.seed}.json"
+        known = json.loads(cache.read_text()) if cache.exists() else {}
+        architecture = study.trial(number).architecture
+        key = digest(study.space, architecture)
+        scores = known.setdefault(key, [])
+        assert study.evaluator is not None
+        while len(scores) < self.retrain:
+            seed = derive_seed(self.seed, len(scores), "economy")
+            scores.append(study.evaluator.evaluate(architecture, seed, "cpu").score)
+            cache.write_text(json.dumps(known, indent=1))
+        return float(np.mean(scores[: self.retrain]))
+
+    def path(self, study: Study) -> list[Point]:
+        """Return cost and quality of the best trial whenever there is a new one, and at the end."""
+        epochs, seconds, best = 0, 0.0, -1.0
+        points: list[Point] = []
+        for trial in study.trials:
+            epochs += epochs_of(trial)
+            seconds += trial.evaluation.cost if trial.evaluation is not None else 0.0
+            if trial.completed and trial.reward is not None and trial.reward > best:
+                best = trial.reward
+                points.append(Point(epochs, seconds, self.quality(study, trial.number)))
+        return [*points, replace(points[-1], epochs=epochs, seconds=seconds)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """epochs, seconds: of all children so far. quality: of the best of them, retrained."""
+
+    epochs: int
+    seconds: float
+    quality: float
+
+
+def epochs_of(trial: Trial) -> int:
+    """Return the epochs that a trial was trained for; a duplicate's are another's."""
+    if trial.evaluation is None or trial.duplicate_of is not None:
+        return 0
+    return len(trial.evaluation.curve)
+
+
+def there(points: Sequence[Point], target: float) -> Point | None:
+    """Return the first point of that quality."""
+    return next((point for point in points if point.quality >= target), None)
+
+
+def run(args: argparse.Namespace) -> None:
+    arms = dict(ARMS)
+    for text in args.arm or ():
+        name, _, changes = text.partition("=")
+        arms[name] = tuple(changes.split(";"))
+    if args.only:
+        arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    print(
+        "\n| arm | seed | epochs | seconds | stopped | quality | there at | ratio |\n"
+        f"{'|---' * 8}|",
+        flush=True,
+    )
+    for seed in range(args.seeds):
+        one = Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)
+        full = one.path(one.search(FULL, ()))
+        target = full[-1].quality - args.tolerance
+        own = there(full, target) or full[-1]
+        for name, changes in arms.items():
+            study = one.search(name, changes)
+            points = full if name == FULL else one.path(study)
+            got = there(points, target)
+            at = got or points[-1]
+            stopped = sum(trial.state is TrialState.STOPPED for trial in study.trials)
+            ratios = (at.epochs / own.epochs, at.epochs / full[-1].epochs)
+            whole = points[-1].epochs / full[-1].epochs
+            lost = points[-1].quality - full[-1].quality
+            seconds = at.seconds / own.seconds if own.seconds else 0.0
+            rows.setdefault(name, []).append((*ratios, seconds, whole, lost, got is not None))
+            print(
+                f"| {name} | {seed} | {points[-1].epochs} | {points[-1].seconds:.0f} | {stopped} | "
+                f"{points[-1].quality:.4f} | {at.epochs if got else 'never'} | {ratios[0]:.2f} |",
+                flush=True,
+            )
+    heads = ("ratio", "of all", "ratio of seconds", "whole search", "quality less full's", "there")
+    print(f"\n| arm | {' | '.join(heads)} |\n{'|---' * 7}|")
+    for name, values in rows.items():
+        columns = np.array(values, dtype=float)
+        told = [interval(columns[:, k]) for k in range(5)]
+        text = [f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in told]
+        print(f"| {name} | {' | '.join(text)} | {int(columns[:, 5].sum())} of {len(values)} |")
+
+
+# --- recorded curves ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """left: share of epochs. best: places among the rewards, from 1, of the best that went through.
+
+    lost: how many of the five best were stopped. rank: Spearman's of what was told of the stopped
+    with what they would have got, nan below three.
+    """
+
+    left: float
+    best: int
+    lost: int
+    rank: float
+
+
+def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -> Replayed:
+    """Return what rules would have done to these whole trainings, told by proposals."""
+    whole = [t for t in trials if t.completed and t.duplicate_of is None]
+    records: list[Record] = []
+    spent, told = 0, []
+    through: dict[int, float] = {}
+    for _, group in itertools.groupby(whole, key=lambda trial: trial.batch):
+        latest, first = records[-settings.window :], records[: settings.warmup]
+        rule = rule_of(latest, first[: len(records) - len(latest)], settings, lower)
+        for trial in group:
+            assert trial.evaluation is not None
+            assert trial.reward is not None
+            curve = trial.evaluation.curve
+            cuts = (n for n in range(1, len(curve)) if rule and rule.stops(curve[:n]))
+            end = next(cuts, len(curve))
+            spent += end
+            if rule is None or end == len(curve):
+                records.append(Record(curve=curve, reward=trial.reward, whole=True))
+                through[trial.number] = trial.reward
+            else:
+                guess = rule.reward(curve[:end])
+                records.append(Record(curve=curve[:end], reward=guess, whole=False))
+                told.append((guess, trial.reward))
+    order = sorted(whole, key=lambda trial: (-(trial.reward or 0.0), trial.number))
+    epochs = sum(epochs_of(trial) for trial in whole)
+    return Replayed(
+        left=spent / epochs,
+        best=1 + sum((trial.reward or 0.0) > max(through.values()) for trial in order),
+        lost=sum(trial.number not in through for trial in order[:5]),
+        rank=_spearman(told),
+    )
+
+
+def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    if len(pairs) < 3:
+        return float("nan")
+    columns = np.array(pairs).T  # [2, n]; equal values share the mean of their ranks
+    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in columns]
+    both = np.asarray(np.corrcoef(np.array(ranks, dtype=np.float64)))
+    return float(both[0, 1])
+
+
+def replay(args: argparse.Namespace) -> None:
+    print(f"| rungs | keep | warmup | epochs left | best kept | of 5 lost | rank |\n{'|---' * 7}|")
+    studies = [Workspace(folder).open() for folder in args.studies]
+    for rungs, keep, warmup in itertools.product(args.rungs, args.keep, args.warmup):
+        settings = StoppingSettings(method="halving", rungs=rungs, keep=keep, warmup=warmup)
+        found = [replayed(study.trials, settings, config.metric.lower) for config, study in studies]
+        left, lost, rank = (
+            float(np.nanmean([getattr(one, name) for one in found]))
+            for name in ("left", "lost", "rank")
+        )
+        best = ", ".join(str(one.best) for one in found)
+        print(
+            f"| {','.join(map(str, rungs))} | {keep:g} | {warmup} | {left:.2f} | {best} | "
+            f"{lost:.1f} | {rank:.2f} |"
+        )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    real = kinds.add_parser("run")
+    real.add_argument("config")
+    real.add_argument("--seeds", type=int, default=5)
+    real.add_argument("--retrain", type=int, default=3)
+    real.add_argument("--tolerance", type=float, default=0.0)
+    real.add_argument("--arm", action="append")
+    real.add_argument("--only", nargs="*")
+    real.add_argument("--set", action="append", default=[], dest="settings")
+    real.add_argument("--out", type=Path, default=Path("runs/economy"))
+    past = kinds.add_parser("replay")
+    past.add_argument("studies", nargs="+", type=Path)
+    past.add_argument(
+        "--rungs", nargs="*", type=_numbers, default=[(1, 2, 4), (1,), (2, 4), (1, 3)]
+    )
+    past.add_argument("--keep", nargs="*", type=float, default=[0.67, 0.5, 0.33, 0.25])
+    past.add_argument("--warmup", nargs="*", type=int, default=[10])
+    args = parser.parse_args()
+    (run if args.kind == "run" else replay)(args)
+
+
+if __name__ == "__main__":
+    main()

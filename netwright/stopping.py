@@ -1,0 +1,227 @@
+"""Early stopping: which children end before their last epoch, and what the controller is told.
+
+Asynchronous successive halving in its stopping form (Li et al., "A System for Massively Parallel
+Hyperparameter Tuning", MLSys 2020): after certain epochs, the rungs, a child goes on only where it
+is among the best of those that came as far before it. Everything here is a pure function of the
+finished trials, worked out when a child is proposed and journalled with the proposal.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from netwright.errors import ConfigError, out_of_range
+
+METHODS = ("none", "halving")
+KNOTS = 16  # of a rung's map, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppingSettings:
+    """When a search stops its children early.
+
+    method: "none" or "halving". rungs: epochs after which a child may be stopped, from 1 and
+    rising; those from the last epoch on mean nothing. keep: the share of a rung's children that
+    goes on, in (0, 1). warmup: a rung stops nobody before so many children reached it, >= 2; the
+    first ones of a search are thus trained whole. window: how many of the latest trials a child
+    is compared with, >= warmup.
+    """
+
+    method: str = "none"
+    rungs: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    keep: float = 0.5
+    warmup: int = 10
+    window: int = 100
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            _refuse("method", f"must be one of {', '.join(METHODS)}", self.method)
+        if not self.rungs or list(self.rungs) != sorted({r for r in self.rungs if r >= 1}):
+            _refuse("rungs", "must be epochs from 1 that rise", list(self.rungs))
+        if not 0 < self.keep < 1:
+            _refuse("keep", "must be in (0, 1)", self.keep)
+        if self.warmup < 2:
+            _refuse("warmup", "must be 2 or more", self.warmup)
+        if self.window < self.warmup:
+            _refuse("window", f"must be stopping.warmup={self.warmup} or more", self.window)
+
+
+def _refuse(name: str, rule: str, value: object) -> None:
+    raise ConfigError(out_of_range(f"stopping.{name}", rule, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A finished trial, as rules are made of them.
+
+    curve: its score after each epoch that it was trained. reward: what the controller was told.
+    whole: it was trained to its last epoch.
+    """
+
+    curve: tuple[float, ...]
+    reward: float
+    whole: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """epoch: after which a child stops whose best score so far is worse than `threshold`.
+
+    scores, rewards: the knots of the map from such a child's score to what the controller is told
+    of it; from the worst score to the best, rewards that never fall. Linear between knots,
+    constant beyond.
+    """
+
+    epoch: int
+    threshold: float
+    scores: tuple[float, ...]
+    rewards: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When one child stops. lower: lower scores are better."""
+
+    rungs: tuple[Rung, ...]
+    lower: bool = False
+
+    def stops(self, curve: Sequence[float]) -> bool:
+        """Say whether a child stops now, whose scores after each epoch were `curve`."""
+        for rung in self.rungs:
+            if rung.epoch == len(curve):
+                sign = -1.0 if self.lower else 1.0
+                return sign * _best(curve, self.lower) < sign * rung.threshold
+        return False
+
+    def reward(self, curve: Sequence[float]) -> float:
+        """Return what the controller is told of a child that stopped with this curve.
+
+        Raises `ValueError` where the curve ends before the first rung.
+        """
+        passed = [rung for rung in self.rungs if rung.epoch <= len(curve)]
+        if not passed:
+            raise ValueError(f"a stopped child must have reached a rung; got {len(curve)} epochs")
+        rung = passed[-1]
+        return _interpolate(rung, _best(curve[: rung.epoch], self.lower), self.lower)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `from_dict` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the rule of `to_dict`, also after JSON."""
+        rungs = tuple(
+            Rung(
+                epoch=int(rung["epoch"]),
+                threshold=float(rung["threshold"]),
+                scores=tuple(rung["scores"]),
+                rewards=tuple(rung["rewards"]),
+            )
+            for rung in data["rungs"]
+        )
+        return cls(rungs=rungs, lower=bool(data["lower"]))
+
+
+def rule_of(
+    records: Sequence[Record], first: Sequence[Record], settings: StoppingSettings, lower: bool
+) -> Rule | None:
+    """Return the rule for the next child, None where none can be stopped yet.
+
+    records: the latest finished trials, with which it is compared. first: the first ones of the
+    search, trained whole, from which, too, is learned what a bad start leads to.
+
+    At each rung the threshold is the score that the best `keep` of `records` reached; equal scores
+    go on. The reward of a stopped child is the isotonic regression of the rewards of trials that
+    went on from this rung on their scores there, capped by the lowest reward of those at or above
+    the threshold: of the trials known, none that passes is told less than one that does not.
+    """
+    if settings.method == "none":
+        return None
+    rungs = []
+    for epoch in settings.rungs:
+        reached = [r for r in records if _sound(r, epoch)]
+        if len(reached) < settings.warmup:
+            continue
+        scores = sorted((_best(r.curve[:epoch], lower) for r in reached), reverse=not lower)
+        threshold = scores[max(1, math.ceil(settings.keep * len(scores))) - 1]
+        went_on = [r for r in [*first, *records] if _sound(r, epoch) and _went_on(r, epoch)]
+        rung = _rung(epoch, threshold, went_on, lower)
+        if rung is not None:
+            rungs.append(rung)
+    return Rule(rungs=tuple(rungs), lower=lower) if rungs else None
+
+
+def _sound(record: Record, epoch: int) -> bool:
+    finite = all(math.isfinite(score) for score in record.curve[:epoch])
+    return len(record.curve) >= epoch and finite and math.isfinite(record.reward)
+
+
+def _went_on(record: Record, epoch: int) -> bool:
+    return record.whole or len(record.curve) > epoch
+
+
+def _rung(epoch: int, threshold: float, went_on: Sequence[Record], lower: bool) -> Rung | None:
+    sign = -1.0 if lower else 1.0
+    pairs = [(sign * _best(r.curve[:epoch], lower), r.reward) for r in went_on]
+    passed = [reward for score, reward in pairs if score >= sign * threshold]
+    if not passed:
+        return None
+    least = min(passed)
+    knots = _thinned(isotonic(pairs))
+    return Rung(
+        epoch=epoch,
+        threshold=threshold,
+        scores=tuple(sign * score for score, _ in knots),
+        rewards=tuple(min(reward, least) for _, reward in knots),
+    )
+
+
+def isotonic(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the least-squares rising fit of (x, y), as (mean x, mean y) of each level block.
+
+    Pool adjacent violators; pairs of equal x are one. From the lowest x to the highest.
+    """
+    blocks: list[list[float]] = []  # sum of x, sum of y, count
+    merged: dict[float, list[float]] = {}
+    for x, y in pairs:
+        entry = merged.setdefault(x, [0.0, 0.0, 0.0])
+        entry[0], entry[1], entry[2] = entry[0] + x, entry[1] + y, entry[2] + 1.0
+    for x in sorted(merged):
+        blocks.append(merged[x])
+        while len(blocks) > 1 and _mean(blocks[-2]) >= _mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    return [(sum_x / count, sum_y / count) for sum_x, sum_y, count in blocks]
+
+
+def _mean(block: Sequence[float]) -> float:
+    return block[1] / block[2]
+
+
+def _thinned(knots: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return at most `KNOTS` of them, the first and the last among these."""
+    if len(knots) <= KNOTS:
+        return knots
+    last = len(knots) - 1
+    return [knots[round(i * last / (KNOTS - 1))] for i in range(KNOTS)]
+
+
+def _best(curve: Sequence[float], lower: bool) -> float:
+    return min(curve) if lower else max(curve)
+
+
+def _interpolate(rung: Rung, score: float, lower: bool) -> float:
+    sign = -1.0 if lower else 1.0
+    xs, ys, x = [sign * s for s in rung.scores], rung.rewards, sign * score
+    right = bisect_right(xs, x)
+    if right == 0:
+        return ys[0]
+    if right == len(xs):
+        return ys[-1]
+    x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
+    return y0 + (y1 - y0) * ((x - x0) / (x1 - x0))

@@ -1,0 +1,176 @@
+"""Stopping rules: cases worked out by hand, and what must hold of any."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netwright.errors import ConfigError
+from netwright.stopping import Record, Rule, Rung, StoppingSettings, isotonic, rule_of
+
+SETTINGS = StoppingSettings(method="halving", rungs=(1, 2), keep=0.5, warmup=4, window=50)
+
+
+def whole(*curve: float, reward: float) -> Record:
+    return Record(curve=curve, reward=reward, whole=True)
+
+
+# By first score: .5 .4 .3 .2, whose rewards are 5, 3, 4 and 1.
+FOUR = [
+    whole(0.2, 0.3, 0.4, reward=1.0),
+    whole(0.4, 0.7, 0.6, reward=3.0),
+    whole(0.3, 0.5, 0.7, reward=4.0),
+    whole(0.5, 0.6, 0.8, reward=5.0),
+]
+
+
+def test_the_threshold_is_what_the_best_half_reached_and_equal_scores_go_on() -> None:
+    rule = rule_of(FOUR, [], SETTINGS, lower=False)
+    assert rule is not None
+    assert [(r.epoch, r.threshold) for r in rule.rungs] == [(1, 0.4), (2, 0.6)]
+    assert rule.stops([0.39])
+    assert not rule.stops([0.4])
+    assert rule.stops([0.4, 0.59])
+    assert not rule.stops([0.4, 0.6])
+    assert not rule.stops([0.6, 0.1]), "the best score so far counts, one bad epoch does not"
+    assert not rule.stops([0.0, 0.0, 0.0]), "epoch 3 is no rung"
+
+
+def test_a_stopped_child_is_told_the_isotonic_reward_of_those_that_went_on() -> None:
+    rule = rule_of(FOUR, [], SETTINGS, lower=False)
+    assert rule is not None
+    # Rung 1: (.3, 4) and (.4, 3) are one block, (.35, 3.5); of those at .4 or above the lowest
+    # reward is 3, which caps the block and the last knot.
+    assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.5))
+    assert rule.rungs[0].rewards == pytest.approx((1.0, 3.0, 3.0))
+    assert rule.reward([0.275]) == pytest.approx(2.0)  # half way from .2 to .35
+    assert rule.reward([0.1]) == 1.0
+    assert rule.reward([0.39]) == 3.0
+    # Rung 2: best so far .3, .5, .6 and .7, rewards 1, 4, 5 and 3; the last three are one block of
+    # mean 4, capped by the 3 of who passed.
+    assert rule.rungs[1].scores == pytest.approx((0.3, 0.6))
+    assert rule.rungs[1].rewards == pytest.approx((1.0, 3.0))
+    with pytest.raises(ValueError, match="must have reached a rung"):
+        rule.reward([])
+
+
+def test_lower_scores_may_be_the_better_ones() -> None:
+    mirrored = [whole(*(1 - s for s in r.curve), reward=r.reward) for r in FOUR]
+    rule, plain = (rule_of(rs, [], SETTINGS, low) for rs, low in ((mirrored, True), (FOUR, False)))
+    assert rule is not None
+    assert plain is not None
+    assert rule.stops([0.61])
+    assert not rule.stops([0.6])
+    assert rule.reward([1 - 0.275]) == pytest.approx(plain.reward([0.275]))
+
+
+def test_a_rung_stops_nobody_before_enough_children_reached_it() -> None:
+    assert rule_of(FOUR[:3], [], SETTINGS, lower=False) is None
+    stopped = [Record(curve=(0.1,), reward=0.5, whole=False)] * 2
+    rule = rule_of([*FOUR[:3], *stopped], [], SETTINGS, lower=False)
+    assert rule is not None
+    assert [r.epoch for r in rule.rungs] == [1]
+
+
+def test_stopped_children_count_where_they_were_but_teach_nothing_of_what_follows() -> None:
+    stopped = [Record(curve=(0.1,), reward=9.0, whole=False)] * 4
+    rule = rule_of([*FOUR, *stopped], [], SETTINGS, lower=False)
+    assert rule is not None
+    assert rule.rungs[0].threshold == 0.2  # the best half of eight are the four
+    assert max(rule.rungs[0].rewards) <= 5.0
+
+
+def test_the_first_trials_teach_what_a_bad_start_leads_to_and_set_no_threshold() -> None:
+    first = [whole(0.05, 0.1, 0.1, reward=0.25)] * 20
+    rule = rule_of(FOUR, first, SETTINGS, lower=False)
+    assert rule is not None
+    assert rule.rungs[0].threshold == 0.4
+    assert rule.reward([0.05]) == 0.25
+
+
+def test_scores_that_are_not_finite_are_left_out() -> None:
+    rule = rule_of([*FOUR, whole(math.nan, 0.9, reward=9.0)], [], SETTINGS, lower=False)
+    assert rule == rule_of(FOUR, [], SETTINGS, lower=False)
+
+
+def test_none_stops_nobody() -> None:
+    assert rule_of(FOUR, [], StoppingSettings(), lower=False) is None
+
+
+def test_isotonic_regression_pools_what_falls() -> None:
+    pairs = [(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]
+    assert isotonic(pairs) == [(1.0, 1.0), (2.5, 2.5), (4.0, 4.0)]
+    assert isotonic([(1.0, 2.0), (1.0, 4.0)]) == [(1.0, 3.0)]
+    assert isotonic([(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]) == [(2.0, 2.0)]
+
+
+number = st.floats(0, 1)
+records = st.lists(
+    st.builds(
+        lambda curve, reward, whole: Record(
+            curve=(*curve, 0.5) if whole else curve[:1], reward=reward, whole=whole
+        ),
+        st.tuples(number, number),
+        number,
+        st.booleans(),
+    ),
+    min_size=4,
+    max_size=40,
+)
+
+
+@given(records, st.floats(0.1, 0.9), st.booleans(), number, number)
+def test_who_stops_is_never_told_more_than_who_is_known_to_have_passed(
+    known: list[Record], keep: float, lower: bool, one: float, other: float
+) -> None:
+    settings = StoppingSettings(method="halving", rungs=(1, 2), keep=keep, warmup=4, window=50)
+    rule = rule_of(known, known[:4], settings, lower)
+    if rule is None:
+        return
+    for rung in rule.rungs:
+        alone = Rule(rungs=(rung,), lower=lower)
+        past = [r for r in known if len(r.curve) > rung.epoch]
+        passed = [r.reward for r in past if not alone.stops(r.curve[: rung.epoch])]
+        curves = [(score,) * rung.epoch for score in sorted((one, other), reverse=lower)]
+        told = [alone.reward(curve) for curve in curves]
+        assert told[0] <= told[1] + 1e-12, "a better score is never told less"
+        assert max(told) <= min(passed) + 1e-12
+
+
+@given(records, st.booleans())
+def test_a_rule_goes_through_json_unchanged(known: list[Record], lower: bool) -> None:
+    rule = rule_of(known, [], SETTINGS, lower)
+    if rule is not None:
+        assert Rule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
+
+
+def test_the_map_keeps_few_knots() -> None:
+    known = [whole(i / 100, 0.0, 0.0, reward=i / 100) for i in range(100)]
+    settings = StoppingSettings(method="halving", rungs=(1,))
+    rule = rule_of(known, [], settings, lower=False)
+    assert rule is not None
+    rung: Rung = rule.rungs[0]
+    assert len(rung.scores) == 16
+    assert rung.scores[0] == 0.0
+    assert rung.scores[-1] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"method": "median"}, "stopping.method must be one of none, halving; got 'median'"),
+        ({"rungs": ()}, "stopping.rungs must be epochs from 1 that rise"),
+        ({"rungs": (2, 1)}, "stopping.rungs must be epochs from 1 that rise"),
+        ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
+        ({"keep": 1.0}, r"stopping.keep must be in \(0, 1\); got 1.0"),
+        ({"warmup": 1}, "stopping.warmup must be 2 or more"),
+        ({"window": 5}, "stopping.window must be stopping.warmup=10 or more; got 5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        StoppingSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+"""Real children that a rule stops: pictures and text."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from netwright.children.language import LanguageChildSettings
+from netwright.config import load_config
+from netwright.data.images import DataSettings
+from netwright.data.text import TextSettings
+from netwright.evaluators.image import ImageEvaluator
+from netwright.evaluators.language import LanguageEvaluator
+from netwright.spaces import conv, recurrent
+from netwright.stopping import Rule, Rung, StoppingSettings
+from netwright.training.image import Recipe
+from netwright.training.language import LanguageRecipe
+from netwright.trial import STOPPED
+
+
+def _rule(threshold: float, lower: bool) -> Rule:
+    rung = Rung(epoch=2, threshold=threshold, scores=(0.5,), rewards=(0.1,))
+    return Rule(rungs=(rung,), lower=lower)
+
+
+@pytest.fixture
+def images() -> ImageEvaluator:
+    space = conv.space(
+        "t", conv.ConvSettings(depths=(2,), heights=(3,), widths=(3,), filters=(8,), pools=(1,))
+    )
+    data = DataSettings(source="digits", train_limit=200, validation=0.3)
+    recipe = Recipe(epochs=3, batch=32, precision="float32")
+    return ImageEvaluator(space, data, recipe)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> LanguageEvaluator:
+    for name, seed, size in (("train", 1, 600), ("valid", 2, 120), ("test", 3, 120)):
+        draw = random.Random(seed)
+        text = "".join(draw.choice(["abc ", "bad ", "cab\n"]) for _ in range(size // 4))
+        (tmp_path / f"{name}.txt").write_text(text)
+    recipe = LanguageRecipe(
+        epochs=3, batch=2, steps=10, optimiser="adam", learning_rate=0.05, schedule="constant"
+    )
+    return LanguageEvaluator(
+        recurrent.space("t", recurrent.RecurrentSettings(base=2)),
+        TextSettings(source=str(tmp_path), unit="characters"),
+        recipe,
+        LanguageChildSettings(width=8),
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "words"])
+def test_a_stopped_child_is_the_beginning_of_a_whole_one(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    evaluator: ImageEvaluator | LanguageEvaluator = request.getfixturevalue(kind)
+    lower = kind == "words"
+    architecture = evaluator.space.sample(random.Random(0))
+    whole = evaluator.evaluate(architecture, 5, "cpu")
+    best = min(whole.curve[:2]) if lower else max(whole.curve[:2])
+    assert len(whole.curve) == 3
+    assert STOPPED not in whole.details
+    worse = best + 1e-6 if not lower else best - 1e-6  # a threshold that it does not reach
+    stopped = evaluator.evaluate_until(architecture, 5, "cpu", _rule(worse, lower))
+    assert stopped.curve == whole.curve[:2]
+    assert stopped.score == best
+    assert stopped.details == {**whole.details, STOPPED: 2}
+    went_on = evaluator.evaluate_until(architecture, 5, "cpu", _rule(best, lower))
+    assert replace(went_on, cost=0.0) == replace(whole, cost=0.0)
+
+
+def test_a_rung_at_the_last_epoch_stops_nothing(images: ImageEvaluator) -> None:
+    images.recipe = replace(images.recipe, epochs=2)
+    found = images.evaluate_until(
+        images.space.sample(random.Random(0)), 5, "cpu", _rule(2.0, lower=False)
+    )
+    assert len(found.curve) == 2
+    assert STOPPED not in found.details
+
+
+def test_the_section_is_part_of_a_study_only_where_it_stops_children() -> None:
+    plain = load_config("digits")
+    assert plain.stopping == StoppingSettings()
+    assert "stopping" not in plain.identity()
+    halving = load_config("digits", ["stopping.method=halving", "stopping.rungs=[1,3]"])
+    assert halving.identity()["stopping"]["rungs"] == (1, 3)
+    assert halving.make_study("sqlite://").store.header()["stopping"]["lower"] is False
+    cells = load_config("cell-demo", ["stopping.method=halving"])
+    assert cells.make_study("sqlite://").store.header()["stopping"]["lower"] is True
+
+
+def test_a_search_on_pictures_marks_who_was_stopped(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from netwright.cli import app
+
+    def run(*command: str) -> str:
+        result = CliRunner().invoke(app, [*command])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    folder = str(tmp_path / "s")
+    settings = {
+        "stopping.method": "halving",
+        "stopping.rungs": "[1]",
+        "stopping.warmup": "2",
+        "training.epochs": "2",
+        "data.train_limit": "200",
+        "space.depths": "[2]",
+        "space.pools": "[1]",
+        "space.filters": "[4,8]",
+        "controller.name": "random",
+        "controller.batch": "2",
+        "study.trials": "8",
+        "execution.numerics": "float32 channels_last",
+    }
+    chosen = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
+    said = run("search", "digits", "--study", folder, *chosen)
+    assert "stopped early" in said
+    shown = json.loads(run("top", folder, "--json"))
+    assert shown["stopped"]
+    assert not shown["failed"]
+    assert all(row["stopped_after"] is None for row in shown["top"])
+    one = shown["stopped"][0]
+    assert one["stopped_after"] == len(one["curve"]) == 1
+    assert "when it was stopped after epoch 1" in run("show", folder, str(one["trial"]))
+    assert json.loads(run("status", folder, "--json"))["stopped"] == len(shown["stopped"])
