@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 
 from netwright.evaluators.table import TableEvaluator
@@ -115,3 +116,15 @@ def test_a_configuration_is_printed_whole(run: Run) -> None:
     assert run("config", "mine.toml")[:2] == (0, out)
     assert 'table = "t.csv"' in out
     refused(run("config", "nats", "--set", "compare.seeds=0"), "compare.seeds must be 1 or more")
+
+
+def test_a_study_is_written_into_an_optuna_storage_once(run: Run) -> None:
+    _search(run, "synthetic-conv")
+    code, out, err = run("export", "s", "--optuna", "sqlite:///optuna.db")
+    assert (code, err) == (0, ""), err
+    assert "synthetic-conv" in out
+    written = optuna.load_study(study_name="synthetic-conv", storage="sqlite:///optuna.db")
+    scores = [row["score"] for row in json.loads(run("top", "s", "--json")[1])["top"]]
+    assert written.best_value == pytest.approx(max(scores))
+    assert len(written.trials) == 6
+    refused(run("export", "s", "--optuna", "sqlite:///optuna.db"), "synthetic-conv")
