@@ -83,7 +83,7 @@ class _Convolution(nn.Conv2d):
     """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
 
     In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
-    outside its memory on processors without AVX-512 (2.13, oneDNN 3.12; docs/results/speed.md).
+    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:
