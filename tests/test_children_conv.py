@@ -88,6 +88,32 @@ def test_figure_7_is_the_papers_network() -> None:
     assert plan.outputs == (14,)
 
 
+@pytest.mark.parametrize("stride", [(2, 1), (1, 2), (2, 2), (3, 3)])
+def test_strided_pointwise_layers_are_ordinary_convolutions(stride: tuple[int, int]) -> None:
+    """In channels_last too, where torch's own weight gradient may end the process."""
+    torch.manual_seed(0)
+    space = conv.space(
+        "p", conv.ConvSettings(depths=(1,), heights=(1,), widths=(1,), strides=(1, 2, 3))
+    )
+    values: dict[str, object] = {"layer1.height": 1, "layer1.width": 1, "layer1.filters": 24}
+    values |= {"layer1.stride_height": stride[0], "layer1.stride_width": stride[1]}
+    architecture = space.architecture({**values, "layer1.inputs": []})
+    convolution = build(space, architecture, (3, 11, 16), 4).layers[0][0]  # type: ignore[index]
+    convolution.to(memory_format=torch.channels_last)
+    x = torch.randn(8, 3, 11, 16).contiguous(memory_format=torch.channels_last)
+    reference = torch.nn.Conv2d(3, 24, 1, stride, bias=False).double()
+    reference.load_state_dict(convolution.state_dict())
+    for _ in range(3):
+        convolution.weight.grad = None
+        out = convolution(x)
+        out.square().sum().backward()
+    expected = reference(x.double())
+    expected.square().sum().backward()
+    assert torch.allclose(out.double(), expected, atol=1e-5)
+    assert reference.weight.grad is not None
+    assert torch.allclose(convolution.weight.grad.double(), reference.weight.grad, rtol=1e-4)
+
+
 def test_rule_1_a_layer_without_input_takes_the_image() -> None:
     network = _hand_made(2, {})
     assert [layer.inputs for layer in network.plan.layers] == [(IMAGE,), (IMAGE,)]

@@ -79,6 +79,21 @@ class _Pool(nn.Module):
         return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / self.share.to(x.dtype)
 
 
+class _Convolution(nn.Conv2d):
+    """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
+
+    In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
+    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] -> [N, channels, H', W']."""
+        if self.kernel_size == (1, 1) and self.stride != (1, 1):
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
+        return super().forward(x)
+
+
 def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
     if layer.kind in ("max_pool", "avg_pool"):
         return _Pool(layer)
@@ -86,7 +101,7 @@ def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
         return LocalContrastNorm(layer.kernel[0])
     if layer.kind == "batch_norm":
         return nn.BatchNorm2d(layer.in_channels, eps=settings.batch_norm_epsilon)
-    convolution = nn.Conv2d(
+    convolution = _Convolution(
         layer.in_channels,
         layer.channels,
         layer.kernel,
