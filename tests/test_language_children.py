@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netwright.children import output as output_module
 from netwright.children.language import (
     Core,
     Dropouts,
@@ -22,7 +21,7 @@ from netwright.children.language import (
     parameters_at,
     solve_width,
 )
-from netwright.children.output import Output, linear_cross_entropy
+from netwright.children.output import Output
 from netwright.errors import ConfigError
 from netwright.spaces.recurrent import Cell, RecurrentSettings, cell_of, space
 
@@ -83,32 +82,6 @@ def test_without_cutoffs_it_is_a_softmax(made: tuple[Output, Tensor, Tensor]) ->
     expected = F.cross_entropy(logits, targets, reduction="sum")
     assert torch.allclose(output.loss(features, targets), expected, rtol=1e-5, atol=1e-5)
     assert torch.allclose(output.log_probabilities(features), logits.log_softmax(1), atol=1e-5)
-
-
-@pytest.mark.parametrize("chunk", [1, 14, 1000])
-def test_the_loss_in_chunks_has_the_gradients_of_cross_entropy(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """5 rows of 7 logits: one row at a time, two (the last alone), all at once."""
-    monkeypatch.setattr(output_module, "CHUNK", chunk)
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((5, 3), (7, 3), (7,))
-    x, weight, bias = (
-        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in shapes
-    )
-    targets = torch.tensor([0, 6, 2, 2, 5])
-    expected = F.cross_entropy(F.linear(x, weight, bias), targets, reduction="sum")
-    found = linear_cross_entropy(x, weight, bias, targets)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
-    for a, b in zip(
-        torch.autograd.grad(found / 3, (x, weight, bias)),
-        torch.autograd.grad(expected / 3, (x, weight, bias)),
-        strict=True,
-    ):
-        assert torch.allclose(a, b, rtol=0, atol=1e-12)
-    with torch.no_grad():
-        assert torch.equal(linear_cross_entropy(x, weight, bias, targets), found)
 
 
 def test_a_range_has_a_token_and_a_softmax_of_its_own() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.errors import ConfigError, out_of_range
-
-CHUNK = 1 << 20  # logits at a time in training
 
 
 def check_cutoffs(cutoffs: Sequence[int], vocabulary: int) -> None:
@@ -25,49 +22,6 @@ def check_cutoffs(cutoffs: Sequence[int], vocabulary: int) -> None:
                 "[]",
             )
         )
-
-
-def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Return the summed negative log-likelihood of `targets` under softmax(x W^T + b).
-
-    x: [N, units], weight: [V, units], bias: [V], targets: int64 [N]. Logits are made for some rows
-    at a time and turned into their gradient in place: one array of `CHUNK` numbers instead of three
-    of N * V. The gradient is worked out on the way there, so it is differentiable once.
-    """
-    loss: Tensor = _LinearCrossEntropy.apply(x, weight, bias, targets)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        needed = any(ctx.needs_input_grad)
-        rows = max(1, CHUNK // len(weight))
-        total = x.new_zeros(())
-        g_x, g_weight, g_bias = (
-            torch.empty_like(x),
-            torch.zeros_like(weight),
-            torch.zeros_like(bias),
-        )
-        for start in range(0, len(x), rows):
-            part, target = x[start : start + rows], targets[start : start + rows, None]
-            logits = torch.addmm(bias, part, weight.t())
-            whole = logits.logsumexp(1, keepdim=True)
-            total += (whole - logits.gather(1, target)).sum()
-            if needed:
-                p = logits.sub_(whole).exp_()
-                p.scatter_add_(1, target, p.new_full((), -1.0).expand(target.shape))
-                torch.mm(p, weight, out=g_x[start : start + rows])
-                g_weight.addmm_(p.t(), part)
-                g_bias += p.sum(0)
-        if needed:
-            ctx.save_for_backward(g_x, g_weight, g_bias)
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Any:
-        return (*(g * gradient for gradient in ctx.saved_tensors), None)
 
 
 class Output(nn.Module):
@@ -104,13 +58,9 @@ class Output(nn.Module):
             inside = (targets >= low) & (targets < high)
             first = torch.where(inside, token, first)
             rows = inside.nonzero().squeeze(1)
-            weight, bias = self.weight[low:high], self.bias[low:high]
-            total = total + linear_cross_entropy(features[rows], weight, bias, targets[rows] - low)
-        weight, bias = self.weight[: self.cutoffs[0]], self.bias[: self.cutoffs[0]]
-        if self.ranges is not None:
-            weight = torch.cat([weight, self.ranges.weight])
-            bias = torch.cat([bias, self.ranges.bias])
-        return total + linear_cross_entropy(features, weight, bias, first)
+            logits = F.linear(features[rows], self.weight[low:high], self.bias[low:high])
+            total = total + F.cross_entropy(logits, targets[rows] - low, reduction="sum")
+        return total + F.cross_entropy(self._head(features), first, reduction="sum")
 
     @torch.no_grad()
     def start_from(self, counts: Tensor) -> None:
