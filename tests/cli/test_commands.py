@@ -33,10 +33,13 @@ def test_presets_lists_all_with_what_they_are_for(run: Run) -> None:
         "cifar10-v2",
         "cifar10-v3",
         "digits",
+        "nats",
         "ptb-chars",
         "ptb-small",
         "ptb-words-max-sin",
         "ptb-words",
+        "synthetic-cell",
+        "synthetic-conv",
         "zaremba-medium",
     ]
     assert all(r["about"] for r in rows)
