@@ -18,7 +18,7 @@ from tests.strategies import CONV_SPACES, small_space, spaces
 
 ANY = st.one_of(spaces(), st.sampled_from([small_space(), *CONV_SPACES.values()]))
 SEEDS = st.integers(0, 2**32)
-FEW = settings(max_examples=25)
+FEW = settings(max_examples=15)
 
 
 @functools.cache

@@ -40,8 +40,8 @@ def _covariance(a: Features, b: Features) -> Array:
     own = a.own.astype(float) @ b.own.T
     shared = a.shared.astype(float) @ b.shared.T
     decisions = (1 - PAIRS) * own + PAIRS * own**2
-    whole: Array = LEVEL + (1 - SHARED) * decisions + SHARED * (shared + shared**2) / 2
-    return whole
+    found: Array = LEVEL + (1 - SHARED) * decisions + SHARED * (shared + shared**2) / 2
+    return found
 
 
 def _posterior(told: Features, targets: Array, new: Features) -> tuple[Array, Array]:

@@ -18,14 +18,13 @@ from netwright.errors import ChildError, StudyError
 from netwright.evaluators import image, table
 from netwright.evaluators.table import TableEvaluator
 from netwright.evaluators.table import test_accuracies as accuracies_of_test
-from netwright.report import comparison
+from netwright.report.comparison import plot
 from netwright.tasks.closed import TableConfig
 from tests.cli.conftest import Run, refused, tree
 from tests.tables import write_table
 
 EVOLUTION = "evolution:population=5,sample=2"
 TWO = (EVOLUTION, "random")
-PLOT = comparison.plot
 
 
 def _args(
@@ -65,7 +64,7 @@ EACH = [(entry, seed) for seed in (0, 1) for entry in TWO]
 def test_a_comparison_from_end_to_end(
     run: Run, searched: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "plot", PLOT)
+    monkeypatch.setattr(comparing, "plot", plot)
     code, out, err = run(*_args())
     assert code == 0, err
     assert searched == EACH  # seed by seed
@@ -343,7 +342,7 @@ def test_a_comparison_whose_children_fail_is_written(
     def fail(self: Any, architecture: Any, seed: int, device: str) -> Any:
         raise ChildError("too large")
 
-    monkeypatch.setattr(comparing, "plot", PLOT)
+    monkeypatch.setattr(comparing, "plot", plot)
     monkeypatch.setattr(TableEvaluator, "evaluate", fail)
     monkeypatch.setattr(Comparison, "average_random", lambda self: None)
     code, out, err = run(*_args(), "--json")
