@@ -112,7 +112,7 @@ def test_an_architecture_of_another_kind_of_space_is_shown_and_not_trained(
     code, out, _ = run("show", tmp_path / "x.json")
     assert (code, "1 decisions" in out) == (0, True)
     args = ("train", "--architecture", tmp_path / "x.json", "--config", "digits")
-    refused(run(*args, "--out", tmp_path / "out"), "convolutional")
+    refused(run(*args, "--out", tmp_path / "out"), "decisions space")
     assert tree(tmp_path) == before
 
 
