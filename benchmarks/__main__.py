@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from benchmarks import cell, controller, evidence, faults, scale, startup, workers
+from benchmarks import cell, controller, evidence, faults, overhead, scale, startup, workers
+from netwright.compare_command import compare
 
 
 def main() -> None:
@@ -12,6 +14,13 @@ def main() -> None:
     startup.main()
     print("controller", flush=True)
     controller.main()
+    print("overhead of a proposal", flush=True)
+    sys.argv = ["overhead", "--controllers", "guided", "evolution"]
+    overhead.main()
+    print("search quality: 40 trials on a closed form, 2 seeds", flush=True)
+    short = ["data.layers=6", 'compare.controllers=["guided", "evolution", "random"]']
+    folder = Path("runs/bench-compare")
+    compare("synthetic-conv", folder, trials=40, seeds=2, workers="1", settings=short)
     print("cell, the published one and two sampled at two sizes", flush=True)
     sys.argv = ["cell", "--sizes", "128", "256", "--sampled", "2"]
     cell.main()

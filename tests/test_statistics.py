@@ -33,10 +33,10 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert interval(values, seed=1) != interval(values)
 
 
-@pytest.mark.parametrize("kind", ["normal", "exponential", "uniform"])
+@pytest.mark.parametrize("kind", ["normal", "exponential"])
 def test_an_interval_holds_the_mean_about_as_often_as_it_says(kind: str) -> None:
     draws = np.random.default_rng(3)
-    mean = {"normal": 0.0, "exponential": 1.0, "uniform": 0.5}[kind]
+    mean = {"normal": 0.0, "exponential": 1.0}[kind]
     held = 0
     for _ in range(100):
         found = interval(getattr(draws, kind)(size=30))
