@@ -230,11 +230,7 @@ def test_every_task_has_a_whole_configuration_in_order(task: str) -> None:
     assert names[:3] == ["name", "about", "task"]
     assert names[-2:] == ["execution", "compare"]
     assert set(names) == {field.name for field in dataclasses.fields(config)}
-<<<<<<< HEAD
-    if config.instant:
-=======
     if isinstance(config, ClosedConfig):
->>>>>>> 371b6598a99b98a90aba6a907014645a5facfff0
         return
     assert names[3] == "space"
     assert config.make_space().kind == config.kind

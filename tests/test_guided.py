@@ -103,13 +103,8 @@ def test_every_acquisition_beats_its_random_beginning(acquisition: str) -> None:
 
 @pytest.mark.parametrize("source", ["sampled", "mutants", "uniform"])
 def test_one_source_of_candidates_is_enough(source: str) -> None:
-<<<<<<< HEAD
-    none: dict[str, Any] = {"sampled": 0, "mutants": 0, "uniform": 0}
-    changed = {**vars(SMALL), **none, source: 64, "rounds": 0, "start": 2}
-=======
     none = {"sampled": 0, "mutants": 0, "uniform": 0}
     changed: dict[str, Any] = {**vars(SMALL), **none, source: 64, "rounds": 0, "start": 2}
->>>>>>> 371b6598a99b98a90aba6a907014645a5facfff0
     settings = GuidedSettings(**changed)
     drawn = _search(Guided(choices_space(8, 4), settings, seed=0), lambda a: 0.5, 8)
     assert len(set(drawn)) == 8
