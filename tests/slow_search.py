@@ -38,13 +38,16 @@ class Sleeping(Additive):
         return super().evaluate(architecture, seed, device)
 
 
+def study_in(folder: Path, seconds: float) -> Study:
+    controller = killed.study("sqlite://").controller
+    storage = sqlite_url(folder / "study.db")
+    return Study(killed.SPACE, controller, Sleeping(seconds), storage, seed=7)
+
+
 @app.command()
 def search(folder: Path, seconds: float, workers: int, trials: int = 100_000) -> None:
     config = load_config("digits", [f"execution.workers={workers}", "execution.threads=0"])
-    controller = killed.study("sqlite://").controller
-    study = Study(
-        killed.SPACE, controller, Sleeping(seconds), sqlite_url(folder / "study.db"), seed=7
-    )
+    study = study_in(folder, seconds)
     resume_from(str(folder))
     if not run_search(config, study, trials, err):
         raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from netwright.journal.lease import Lease
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.tasks import execution
-from tests import killed
+from tests import killed, slow_search
 from tests.cli.conftest import SETS, Run, refused
 
 
@@ -107,7 +107,7 @@ def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
     folder = tmp_path / "s"
     with _start(folder, "1", seconds=0.1) as process:
         store = _wait_for_trials(folder, 1)
-        second = killed.study(sqlite_url(folder / "study.db"))
+        second = slow_search.study_in(folder, 0.0)
         with pytest.raises(StudyError, match=f"process {process.pid} on ") as caught:
             second.run(10_000)
         assert "since" in str(caught.value)
