@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from netwright.controllers.guided import GuidedSettings
 from netwright.controllers.making import CONTROLLERS, ControllerSettings, make_controller
 from netwright.controllers.tpe import Tpe, TpeSettings
 from netwright.errors import ConfigError, MissingExtraError
@@ -97,9 +98,10 @@ def test_bad_settings_are_one_line() -> None:
 
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_every_controller_is_made_by_its_name_with_its_settings(name: str) -> None:
-    controller = make_controller(small_space(), ControllerSettings(name=name, batch=3), 1)
+    settings = ControllerSettings(name=name, batch=3, guided=GuidedSettings(batch=3))
+    controller = make_controller(small_space(), settings, 1)
     assert type(controller).__name__.lower() in (name.replace("_", ""), f"{name}search")
     assert controller.batch == 3
     if hasattr(controller, "settings"):
-        own = vars(ControllerSettings(batch=3))
+        own = vars(settings.guided if name == "guided" else settings)
         assert vars(controller.settings).items() <= own.items()
