@@ -53,7 +53,7 @@ def configured(config: Config, entry: str, seed: int) -> Config:
     """Return the configuration of one run; `entry` as in `CompareSettings.controllers`."""
     name, _, rest = entry.partition(":")
     settings = [f"controller.name={name}", f"study.seed={seed}"]
-    for part in rest.split(",") if rest else ():
+    for part in re.split(r",(?![^\[]*\])", rest) if rest else ():  # not within a list
         key = part.strip()
         settings.append(f"controller.{key}")
     return config_from_dict(with_settings(config.to_dict(), settings), f"compare {entry}")

@@ -350,3 +350,9 @@ def test_a_comparison_whose_children_fail_is_written(
     found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["measures"]["validation accuracy"]["random"]["12"] is None
     assert "a seed has no score yet" in (FOLDER / "compare.md").read_text()
+
+
+def test_a_setting_of_an_entry_may_be_a_list() -> None:
+    entry = "guided:guided.pairs=[0.2, 0.5],guided.start=3"
+    guided = configured(load_config("synthetic-conv"), entry, 0).controller.guided
+    assert (guided.pairs, guided.start) == ((0.2, 0.5), 3)
