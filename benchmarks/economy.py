@@ -32,7 +32,6 @@ import numpy as np
 import torch
 
 from netwright.config import load_config
-from netwright.journal.ledger import digest
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed
 from netwright.stopping import Record, StoppingSettings, rule_of
@@ -81,7 +80,7 @@ class Economy:
         cache = self.out / f"retrained-{self.seed}.json"
         known = json.loads(cache.read_text()) if cache.exists() else {}
         architecture = study.trial(number).architecture
-        key = digest(study.space, architecture)
+        key = study.space.form(architecture)
         scores = known.setdefault(key, [])
         assert study.evaluator is not None
         while len(scores) < self.retrain:

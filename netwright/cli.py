@@ -12,6 +12,7 @@ from netwright.compare_command import compare
 from netwright.console import err, goes_on, out, print_json, run, say
 from netwright.errors import NetwrightError, UsageError
 from netwright.network_commands import export, predict
+from netwright.options import JsonOpt, SetOpt, StudyArg, StudyOpt, TrialsOpt, WorkersOpt
 
 if TYPE_CHECKING:
     from netwright.config import Config
@@ -26,22 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-StudyArg = Annotated[
-    str, typer.Argument(help="The study's folder, or its database's URL.", show_default=False)
-]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-SetOpt = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=5; repeat.")
-]
-TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials to reach.")]
-WorkersOpt = Annotated[
-    str | None,
-    typer.Option("--workers", metavar="N|auto", help="Children at once; auto measures."),
-]
-StudyOpt = Annotated[
-    str | None,
-    typer.Option("--study", help="The study's folder, runs/NAME by default, or a database's URL."),
-]
 
 
 def _prepare(config: Config) -> None:

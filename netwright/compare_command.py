@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from netwright.console import err, print_json, say
+from netwright.options import JsonOpt, SetOpt
 
 
 def compare(
@@ -21,10 +22,8 @@ def compare(
         str | None,
         typer.Option("--workers", metavar="N|auto", help="Children, or searches, at once."),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as compare.seeds=9; repeat.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    settings: SetOpt = None,
+    as_json: JsonOpt = False,
 ) -> None:
     """Compare controllers on one space by paired seeds; run again to go on."""
     from netwright.comparing import Comparison, check_entries

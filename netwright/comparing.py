@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
 from netwright.errors import StudyError
+from netwright.machine import cores
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
 from netwright.seeding import rng
-from netwright.space import Architecture, SearchSpace
 from netwright.store import sqlite_url
 from netwright.study import Study
 from netwright.trial import Trial
@@ -127,7 +127,7 @@ class Comparison:
         missing = self.missing()
         workers = self.config.execution.workers
         if self.config.instant and workers != 1 and len(missing) > 1:
-            yield from self._together(missing, workers or (multiprocessing.cpu_count()))
+            yield from self._together(missing, workers or cores())
             return
         if self.config.instant:
             for run in missing:
@@ -172,13 +172,15 @@ class Comparison:
             )
         written = [self.folder / TABLES]
         written[0].write_text(text)
-        for k, measure in enumerate(measures):
-            for kind, plotted in (("trials", None), ("cost", costs)):
-                if plotted is not None and (self.config.instant or k):
-                    continue
-                path = self.folder / f"{'best' if k == 0 else 'regret'}-{kind}.svg"
-                path.write_text(plot(measure, plotted))
-                written.append(path)
+        plots = {
+            f"{name}-trials": plot(measure)
+            for name, measure in zip(("best", "regret"), measures, strict=False)
+        }
+        if not self.config.instant:
+            plots["best-cost"] = plot(measures[0], costs)
+        for name, svg in plots.items():
+            written.append(self.folder / f"{name}.svg")
+            written[-1].write_text(svg)
         return {
             "files": [str(path) for path in written],
             "text": text,
@@ -207,10 +209,10 @@ class Comparison:
             costs.setdefault(run.entry, []).append(np.cumsum(result["costs"][:trials]))
             if judge is not None:
                 worth = {
-                    int(n): judge.score(_architecture(space, values))
+                    int(n): judge.score(space.architecture(values))
                     for n, values in result["best"].items()
                 }
-                judged = np.array([worth[int(n)] for n in best])
+                judged = np.array([worth[n] for n in best])
                 gap = judged - judge.best if metric.lower else judge.best - judged
                 regrets.setdefault(run.entry, []).append(gap)
         measures = [
@@ -309,10 +311,6 @@ def _settings(config: Config) -> dict[str, Any]:
     return data
 
 
-def _architecture(space: SearchSpace, values: dict[str, Any]) -> Architecture:
-    return space.architecture(values)
-
-
 def _read(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
     """Return what was written there, an object with these keys of these types."""
     try:
@@ -338,5 +336,5 @@ def _write(path: Path, data: Any) -> None:
 def check_entries(config: Config) -> None:
     """Raise a `UsageError` where a controller of the comparison cannot be made."""
     space = config.make_space()
-    for run in runs_of(config)[: len(config.compare.controllers)]:
-        run.config.make_controller(space)
+    for entry in config.compare.controllers:
+        configured(config, entry, config.study.seed).make_controller(space)

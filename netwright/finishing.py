@@ -178,11 +178,11 @@ def check_best(config: Config, study: Study, target: Path) -> None:
     """Raise a `UsageError` where `train_best` could not go on to `target`; writes nothing."""
     check_folder(target)
     trial, point, _, _ = _winner(study)
-    config.check_final(study.space, trial.architecture)
     seed = derive_seed(study.seed, trial.number, "final")
     if (target / JOURNAL).exists():
         raise _another(target)
     _check_target(target, training_name(config, study.space, trial.architecture, point, seed))
+    config.check_final(study.space, trial.architecture)
 
 
 def _winner(study: Study) -> tuple[Trial, Point, float | None, bool]:
@@ -200,7 +200,7 @@ def training_name(
 
     point: of the grid, None for the configuration's own; or the grid, where it comes first.
     """
-    made_of = [config.identity(), config.to_dict()["final"], digest(space, architecture)]
+    made_of = [config.identity(), config.to_dict().get("final"), digest(space, architecture)]
     return _digest([*made_of, point, seed])
 
 

@@ -11,7 +11,7 @@ from netwright.depth import DepthSchedule
 from netwright.errors import UsageError
 from netwright.history import History
 from netwright.journal import checkpoints
-from netwright.journal.ledger import Ledger, digest
+from netwright.journal.ledger import Ledger
 from netwright.protocols import Controller, Event, Scoring, Store
 from netwright.scheduling import Clock, Pending
 from netwright.seeding import derive_seed
@@ -151,7 +151,7 @@ class Keeper:
             )
             for number, (architecture, log_prob) in enumerate(proposed, first)
         ]
-        forms = [digest(self.space, trial.architecture) for trial in trials]
+        forms = [self.space.form(trial.architecture) for trial in trials]
         payload: dict[str, Any] = {"n": len(trials), "given": given}
         rule = self._history.rule(given)
         if rule is not None:

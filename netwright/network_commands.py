@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from netwright.console import print_json, say
+from netwright.options import JsonOpt
 
 
 def export(
@@ -20,7 +21,7 @@ def export(
         typer.Option(metavar="URL", help="Instead: write the study into an Optuna storage."),
     ] = None,
     no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX form out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOpt = False,
 ) -> None:
     """Write the trained network as safetensors + JSON, plain PyTorch, torch.export and ONNX."""
     if optuna is not None:
@@ -41,7 +42,7 @@ def export(
 def predict(
     network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
     data: Annotated[Path, typer.Argument(help="An image or a text, or a folder of them.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOpt = False,
 ) -> None:
     """Use a trained network: name the class of each image, or score each text."""
     from netwright.network import find_network, load_network

@@ -68,11 +68,11 @@ def write_study_report(folder: str | Path, control: Path | None, target: Path) -
             trials=study.trials,
             header={**header, "config": config.to_dict(), "folder": place.name},
             events=study.events(),
-            snapshots=study.history(config.make_controller(study.space)),
             plans={
                 trial.number: config.plan_of(study.space, trial.architecture, header["notes"])
                 for trial in study.top(20)
             },
+            snapshots=study.history(config.make_controller(study.space)),
             control=against,
             control_name=name,
             metric=config.metric,

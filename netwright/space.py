@@ -378,6 +378,11 @@ class SearchSpace:
             return architecture
         return self.architecture(self._canonical(self, dict(architecture)), "the canonical form")
 
+    def form(self, architecture: Architecture) -> str:
+        """Return 32 hexadecimal digits that architectures of one canonical form share."""
+        text = self.canonical(architecture).to_json()
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
 
 def _list(options: Sequence[Any]) -> str:
     return ", ".join(str(option) for option in options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netwright.space import Architecture, Option
@@ -32,6 +32,11 @@ class TrialState(enum.StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+def stopped_after(curve: Sequence[float], epochs: int) -> dict[str, Detail]:
+    """Return the detail of a child that was to be trained for `epochs`, none if it was."""
+    return {STOPPED: len(curve)} if len(curve) < epochs else {}
 
 
 @dataclass(frozen=True, kw_only=True)

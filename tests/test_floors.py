@@ -45,6 +45,7 @@ FLOORS = {
     "comparing": 9,
     "compare_command": 9,
     "network_commands": 9,
+    "options": 9,
     "console": 9,
     "finishing": 9,
     "fitting": 9,

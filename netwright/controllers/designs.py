@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from netwright.controllers.encoding import Encoded, Encoding
@@ -155,22 +156,10 @@ class Catalogue:
 
     def written(self, designs: Designs) -> list[Architecture]:
         """Return designs as architectures."""
-        result = []
-        for choice, links, active in zip(
-            designs.choice.tolist(), designs.links, designs.active.tolist(), strict=True
-        ):
-            taken: dict[int, set[int]] = {}
-            for at in np.flatnonzero(links).tolist():
-                taken.setdefault(int(self.link_at[at]), set()).add(int(self._link_source[at]))
-            values = []
-            for d, decision in enumerate(self.space.decisions):
-                if not active[d]:
-                    continue
-                if isinstance(decision, Connections):
-                    own = taken.get(d, set())
-                    chosen = tuple(s for s in decision.sources if self.encoding.anchor[s] in own)
-                    values.append((decision.name, chosen))
-                else:
-                    values.append((decision.name, decision.options[choice[d]]))
-            result.append(Architecture(self.space.fingerprint, tuple(values)))
-        return result
+        anchors = len(self.encoding.anchor)
+        links, opened = np.zeros((2, len(designs), anchors, anchors), dtype=bool)
+        links[:, self._link_own, self._link_source] = designs.links
+        opened[:, self._link_own, self._link_source] = designs.open
+        held = designs.active
+        found = (held, held, designs.choice, links, opened)
+        return self.encoding.decode(Encoded(*map(torch.from_numpy, found)))

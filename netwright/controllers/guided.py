@@ -30,6 +30,7 @@ from netwright.trial import Trial
 
 Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
+AT_ONCE = 25  # candidates that are written out together; the first is mostly new
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
 
@@ -152,6 +153,7 @@ class Guided:
         """Begin without what is worked out from the trials told."""
         self._designs = self._catalogue.read([])
         self._features = self._likeness.of(self._designs)
+        self._rewards = np.zeros(0)
         self._known: set[bytes] = set()
         self._forms: set[Architecture] = set()
 
@@ -216,12 +218,12 @@ class Guided:
     ) -> Architecture:
         """Return the first candidate in `order` that is neither told nor picked, in any form."""
         taken = {self.space.canonical(architecture) for architecture in picked}
-        for i in order[:1000].tolist():
-            found = self._catalogue.written(pool[i : i + 1])[0]
-            form = self.space.canonical(found)
-            if form not in self._forms and form not in taken:
-                return found
-        return self._catalogue.written(pool[order[0] : order[0] + 1])[0]
+        for first in range(0, min(len(order), 1000), AT_ONCE):
+            for found in self._catalogue.written(pool[order[first : first + AT_ONCE]]):
+                form = self.space.canonical(found)
+                if form not in self._forms and form not in taken:
+                    return found
+        return self._catalogue.written(pool[order[:1]])[0]
 
     def _pool(self, generator: np.random.Generator, given: Mapping[str, Option] | None) -> Designs:
         """Return the candidates that were not told; all of them where every one was."""
@@ -251,15 +253,14 @@ class Guided:
     ) -> Designs:
         """Return mutations of the best trials, the better the more; half of one decision."""
         n = self.settings.mutants
-        rewards = np.array([reward for _, _, reward in self._told])
-        best = np.argsort(-rewards, kind="stable")[: self.settings.parents]
+        best = np.argsort(-self._rewards, kind="stable")[: self.settings.parents]
         share = 1.0 / np.arange(1, len(best) + 1)
         parents = generator.choice(best, n, p=share / share.sum())
         changes = np.minimum(generator.geometric(0.5, n), 8)
         return self._catalogue.mutated(self._designs[parents], changes, generator, given)
 
     def _model(self, generator: np.random.Generator) -> ValueModel:
-        rewards = np.array([reward for _, _, reward in self._told])
+        rewards = self._rewards
         kept = np.arange(len(rewards))
         if len(rewards) > MOST:
             newest = kept[-MOST // 2 :]
@@ -296,18 +297,19 @@ class Guided:
         """Work out what is needed of the last n trials."""
         if n == 0:
             return
-        new = self._catalogue.read([architecture for architecture, _, _ in self._told[-n:]])
+        last = self._told[-n:]
+        new = self._catalogue.read([architecture for architecture, _, _ in last])
         self._designs = joined([self._designs, new])
         self._features = likeness.joined([self._features, self._likeness.of(new)])
         self._known.update(new.keys())
-        for architecture, _, _ in self._told[-n:]:
-            self._forms.add(self.space.canonical(architecture))
+        self._rewards = np.append(self._rewards, [reward for _, _, reward in last])
+        self._forms.update(self.space.canonical(architecture) for architecture, _, _ in last)
 
     def _learn(self) -> None:
         """Take one step towards past trials, drawn by the rank of their reward."""
         generator = np.random.default_rng(derive_seed(self._seed, self._steps, "replay"))
         self._steps += 1
-        targets = normal_ranks(np.array([reward for _, _, reward in self._told]))
+        targets = normal_ranks(self._rewards)
         weights = np.exp((targets - targets.max()) / self.settings.temperature)
         drawn = generator.choice(len(weights), self.settings.replay, p=weights / weights.sum())
         encoded = self._encoding.encode(

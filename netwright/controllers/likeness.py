@@ -50,56 +50,37 @@ class Likeness:
 
     def __init__(self, catalogue: Catalogue) -> None:
         space, options = catalogue.space, catalogue.options
+        width = int(options.sum())
         self._options = options
-        self._own = np.zeros((int(options.sum()), int(options.sum())), dtype=np.float32)
+        self._own = np.zeros((width, width), dtype=np.float32)
         self._column = np.cumsum(options) - options
         groups: dict[object, int] = {}
-        member: list[int] = []
+        column: list[int] = []  # of the shared features, that each option and each link adds to
         for d, decision in enumerate(space.decisions):
-            if isinstance(decision, Choice):
-                at = slice(int(self._column[d]), int(self._column[d] + options[d]))
+            if not isinstance(decision, Choice):
+                continue
+            count = len(decision.options)
+            if count > 1:
+                at = slice(int(self._column[d]), int(self._column[d]) + count)
                 self._own[at, at] = _table(decision.options)
-                group = groups.setdefault((decision.kind, decision.options), len(groups))
-                member += [group] * int(options[d])
-        reach: list[int] = []
+            for k in range(count):
+                key = (decision.kind, decision.options, k)
+                column.append(groups.setdefault(key, len(groups)))
         order = {int(d): k for k, d in enumerate(sorted(set(catalogue.link_at.tolist())))}
-        for at, source in zip(
-            catalogue.link_at.tolist(), catalogue.source_at.tolist(), strict=True
-        ):
-            reach.append(order[at] - order.get(source, -1))
-        self._links = len(reach)
-        self._shared = self._sums(member, groups, options, reach)
-        self._scale = self._spread(self._shared)
-
-    def _sums(
-        self, member: Sequence[int], groups: dict[object, int], options: Array, reach: Sequence[int]
-    ) -> Array:
-        """Return float32 [one-hots and links, G]: which column each adds to."""
-        first: dict[tuple[int, int], int] = {}
-        column = []
-        place = 0
-        for d in np.flatnonzero(options > 0).tolist():
-            for k in range(int(options[d])):
-                column.append(first.setdefault((member[place], k), len(first)))
-                place += 1
-        reaches = {r: len(first) + i for i, r in enumerate(sorted(set(reach)))}
+        ends = zip(catalogue.link_at.tolist(), catalogue.source_at.tolist(), strict=True)
+        reach = [order[link] - order.get(source, -1) for link, source in ends]
+        reaches = {r: len(groups) + i for i, r in enumerate(sorted(set(reach)))}
         column += [reaches[r] for r in reach]
-        sums = np.zeros((len(column), len(first) + len(reaches)), dtype=np.float32)
-        sums[np.arange(len(column)), column] = 1.0
-        return sums
-
-    def _spread(self, sums: Array) -> Array:
-        """Return what makes each column's spread over random designs about one."""
-        counts = sums.sum(0)
-        chance = np.full(len(sums), 0.5, dtype=np.float32)
-        where = np.flatnonzero(self._options > 0)
-        chance[: int(self._options.sum())] = np.repeat(
-            1.0 / self._options[where], self._options[where]
-        )
-        self._mean = chance @ sums
-        variance = (chance * (1 - chance)) @ sums
-        spread: Array = 1.0 / np.sqrt(np.maximum(variance, 1e-6) * max(1, (counts > 0).sum()))
-        return spread.astype(np.float32)
+        self._links = len(reach)
+        self._shared = np.zeros((len(column), len(groups) + len(reaches)), dtype=np.float32)
+        self._shared[np.arange(len(column)), column] = 1.0
+        # Shared features are counts less their mean, by their spread over random designs.
+        chance = np.full(len(column), 0.5, dtype=np.float32)
+        chance[:width] = np.repeat(1.0 / np.maximum(options, 1), options)
+        self._mean = chance @ self._shared
+        variance = (chance * (1 - chance)) @ self._shared
+        spread = np.maximum(variance, 1e-6) * max(1, self._shared.shape[1])
+        self._scale = (1.0 / np.sqrt(spread)).astype(np.float32)
 
     def of(self, designs: Designs) -> Features:
         """Return the features of designs."""
@@ -108,9 +89,8 @@ class Likeness:
         rows, d = np.nonzero(designs.active & (self._options > 0))
         hot[rows, self._column[d] + designs.choice[rows, d]] = 1.0
         hot[:, width:] = designs.links
-        free = np.repeat(self._options > 1, self._options)
         own = np.concatenate(
-            [(hot[:, :width] * free) @ self._own, hot[:, width:], designs.open & ~designs.links], 1
+            [hot[:, :width] @ self._own, hot[:, width:], designs.open & ~designs.links], 1
         ).astype(np.float32)
         own /= np.maximum(np.sqrt((own * own).sum(1, keepdims=True)), 1e-6)
         counted = (hot @ self._shared - self._mean) * self._scale

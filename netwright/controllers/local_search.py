@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -69,8 +68,8 @@ class LocalSearch:
         self.batch = self.settings.batch
         self._seed = seed
         self._proposals = 0
-        self._known: dict[str, float | None] = {}  # what was proposed, by key; None: not yet told
-        self._out: dict[str, int] = {}  # by key: the climb of what is out, or START
+        self._known: dict[str, float | None] = {}  # what was proposed, by form; None: not yet told
+        self._out: dict[str, int] = {}  # by form: the climb of what is out, or START
         self._climb = 0
         self._at: Place | None = None
         self._ways: list[tuple[str, Value]] = []  # changes of it that were not looked at
@@ -97,7 +96,7 @@ class LocalSearch:
             if name in given:
                 continue
             found = changed(self.space, self._at[0], name, value, generator, given)
-            key = self._key(found)
+            key = self.space.form(found)
             if key not in self._known:
                 return self._send(found, key, self._climb)
             reward = self._known[key]
@@ -109,7 +108,7 @@ class LocalSearch:
         size = self.space.size()
         for _ in range(TRIES if len(self._known) < size else 0):
             found = self.space.sample(generator, given)
-            key = self._key(found)
+            key = self.space.form(found)
             if key not in self._known:
                 return self._send(found, key, START)
         if len(self._known) < size <= SMALL:
@@ -117,23 +116,19 @@ class LocalSearch:
             if left:
                 return self._send(*generator.choice(left), START)
         found = self.space.sample(generator, given)
-        return self._send(found, self._key(found), START)
+        return self._send(found, self.space.form(found), START)
 
     def _new(self, architecture: Architecture, given: Mapping[str, Option]) -> str:
         """Return the key of what may be proposed, else nothing."""
         if any(architecture.get(name, option) != option for name, option in given.items()):
             return ""
-        key = self._key(architecture)
+        key = self.space.form(architecture)
         return "" if key in self._known else key
 
     def _send(self, architecture: Architecture, key: str, climb: int) -> Architecture:
         self._known.setdefault(key, None)
         self._out[key] = climb
         return architecture
-
-    def _key(self, architecture: Architecture) -> str:
-        text = self.space.canonical(architecture).to_json()
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     # --- moving -----------------------------------------------------------------------------
 
@@ -142,7 +137,7 @@ class LocalSearch:
         for trial in trials:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
-            key = self._key(trial.architecture)
+            key = self.space.form(trial.architecture)
             self._known[key] = trial.reward
             climb = self._out.pop(key, START)
             place = (trial.architecture, trial.reward)

@@ -30,7 +30,7 @@ from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.numerics import Numerics, chosen
 from netwright.training.seeded import seeded
-from netwright.trial import STOPPED, Evaluation
+from netwright.trial import Evaluation, stopped_after
 
 Built = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -132,7 +132,7 @@ class ImageEvaluator:
             curve=tuple(curve),
             cost=time.perf_counter() - started,
             parameters=sum(p.numel() for p in model.parameters()),
-            details={STOPPED: len(curve)} if len(curve) < recipe.epochs else {},
+            details=stopped_after(curve, recipe.epochs),
         )
 
 

@@ -28,7 +28,7 @@ from netwright.stopping import Rule
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.seeded import seeded
-from netwright.trial import STOPPED, Detail, Evaluation
+from netwright.trial import Evaluation, stopped_after
 
 
 def score_of(value: float, unit: str) -> float:
@@ -116,14 +116,13 @@ class LanguageEvaluator:
             model = LanguageModel(core, len(data.vocabulary), child, recipe.dropouts, recipe.scale)
             curve = train(model, data.train, data.valid, recipe, seed, device, deadline, stop=stop)
         best = min(curve)
-        early: dict[str, Detail] = {STOPPED: len(curve)} if len(curve) < recipe.epochs else {}
         return Evaluation(
             reward=reward_of(best, recipe),
             score=score_of(best, data.unit),
             curve=tuple(score_of(value, data.unit) for value in curve),
             cost=time.perf_counter() - started,
             parameters=sum(p.numel() for p in model.parameters()),
-            details={"width": model.width, **early},
+            details={"width": model.width, **stopped_after(curve, recipe.epochs)},
         )
 
 

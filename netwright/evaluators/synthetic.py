@@ -10,7 +10,7 @@ import random
 from netwright.seeding import rng
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.stopping import Rule
-from netwright.trial import STOPPED, Detail, Evaluation
+from netwright.trial import Evaluation, stopped_after
 
 
 class Additive:
@@ -82,14 +82,12 @@ class Learning(Additive):
             curve.append(value - left * (self.gap + draws.gauss(0.0, self.curve_noise)))
             if rule is not None and rule.stops(curve):
                 break
-        early = len(curve) < self.epochs
-        details: dict[str, Detail] = {STOPPED: len(curve)} if early else {}
         return Evaluation(
             reward=curve[-1],
             score=curve[-1],
             curve=tuple(curve),
             cost=float(len(curve)),
-            details=details,
+            details=stopped_after(curve, self.epochs),
         )
 
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from netwright.protocols import Store
-from netwright.space import Architecture, SearchSpace
+from netwright.space import SearchSpace
 from netwright.trial import Outline, Trial, TrialState
 
 KEPT = 20_000  # whole trials in memory
-
-
-def digest(space: SearchSpace, architecture: Architecture) -> str:
-    """Return 32 hexadecimal digits that architectures of one canonical form share."""
-    text = space.canonical(architecture).to_json()
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Ledger:
