@@ -169,6 +169,21 @@ def test_features_are_unit_vectors_and_equal_ones_product_is_one(
             assert (product[i, j] > 1 - 1e-4) == (keys[i] == keys[j]), (i, j)
 
 
+@FEW
+@given(ANY, SEEDS)
+def test_of_links_alone_the_product_is_the_share_of_equal_ones(
+    space: SearchSpace, seed: int
+) -> None:
+    catalogue = _catalogue(space)
+    designs = catalogue.random(12, np.random.default_rng(seed))
+    taken, left = designs.links.astype(float), (designs.open & ~designs.links).astype(float)
+    equal = taken @ taken.T + left @ left.T
+    own = Likeness(catalogue).of(designs).own[:, int(catalogue.options.sum()) :].astype(float)
+    own /= np.maximum(np.sqrt((own**2).sum(1, keepdims=True)), 1e-6)
+    size = np.sqrt(np.diag(equal))
+    assert own @ own.T == pytest.approx(equal / np.maximum(np.outer(size, size), 1e-9), abs=1e-5)
+
+
 def test_near_numbers_are_more_alike_than_far_ones_and_names_are_not() -> None:
     space = SearchSpace(
         "two", [Choice("size", (16, 32, 64, 128)), Choice("kind", ("a", "b", "c", "d"))]

@@ -76,6 +76,8 @@ class Catalogue:
         self._conditions = [
             [(parent, allowed.numpy()) for parent, allowed in met] for met in encoding.conditions
         ]
+        held = np.array([not conditions for conditions in self._conditions], dtype=bool)
+        self.always_open = held[self.link_at] & held[self.source_at]  # [L]
         self._is_choice = np.array([not isinstance(d, Connections) for d in decisions])
 
     # --- making -----------------------------------------------------------------------------
@@ -85,7 +87,7 @@ class Catalogue:
     ) -> Designs:
         """Return n designs, every decision that holds drawn uniformly; `given` fixes choices."""
         choice = generator.integers(0, np.maximum(self.options, 1), (n, len(self.options)))
-        links = generator.random((n, len(self.link_at))) < 0.5
+        links = generator.integers(0, 2, (n, len(self.link_at)), dtype=np.bool_)
         return self._sound(choice, links, given)
 
     def mutated(
@@ -102,15 +104,19 @@ class Catalogue:
         """
         n = len(parents)
         rows = np.arange(n)
-        latent = self.random(n, generator)
-        choice = np.where(parents.active, parents.choice, latent.choice)
-        links = np.where(parents.open, parents.links, latent.links)
+        choice, links = parents.choice.copy(), parents.links.copy()
+        if not (parents.active.all() and parents.open.all()):
+            latent = self.random(n, generator)
+            np.copyto(choice, latent.choice, where=~parents.active)
+            np.copyto(links, latent.links, where=~parents.open)
         fixed = list(self.encoding.given_options(given or {}))
         free = parents.active & (self.options > 1)
         free[:, fixed] = False
         places = np.concatenate([free, parents.open], 1)
-        keys = np.where(places, generator.random(places.shape), -1.0)
-        order = np.argsort(-keys, axis=1)[:, : int(changes.max(initial=0))]
+        keys = np.where(places, generator.random(places.shape, np.float32), np.float32(-1))
+        most = min(int(changes.max(initial=0)), keys.shape[1])
+        order = np.argpartition(-keys, most - 1, axis=1)[:, :most]
+        order = np.take_along_axis(order, np.argsort(-np.take_along_axis(keys, order, 1), 1), 1)
         for k in range(order.shape[1]):
             at = order[:, k]
             do = (changes > k) & places[rows, at]

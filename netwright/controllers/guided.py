@@ -30,7 +30,7 @@ from netwright.trial import Trial
 
 Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
-AT_ONCE = 25  # candidates that are written out together; the first is mostly new
+AT_ONCE = 8  # candidates that are written out together; the first is mostly new
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
 
@@ -57,8 +57,8 @@ class GuidedSettings:
     batch: int = 1
     start: int = 10
     sampled: int = 128
-    mutants: int = 512
-    uniform: int = 512
+    mutants: int = 384
+    uniform: int = 256
     parents: int = 10
     rounds: int = 3
     survivors: int = 32
@@ -156,6 +156,7 @@ class Guided:
         self._rewards = np.zeros(0)
         self._known: set[bytes] = set()
         self._forms: set[Architecture] = set()
+        self._draws: tuple[object, Designs] | None = None
 
     # --- proposing --------------------------------------------------------------------------
 
@@ -233,10 +234,7 @@ class Guided:
         else:
             parts = [catalogue.random(own.uniform, generator, given)]
             if own.sampled:
-                torch_generator = torch.Generator().manual_seed(int(generator.integers(2**62)))
-                parts.append(
-                    catalogue.of(self.policy.sample(own.sampled, torch_generator, given)[0])
-                )
+                parts.append(self._written(given))
             if own.mutants:
                 parts.append(self._mutants(generator, given))
             pool = joined(parts)
@@ -247,6 +245,16 @@ class Guided:
                 seen.add(key)
                 kept.append(i)
         return pool[kept] if kept else pool
+
+    def _written(self, given: Mapping[str, Option] | None) -> Designs:
+        """Return what the policy writes; the same until its next step."""
+        key = (self._steps, tuple(sorted((given or {}).items())))
+        if self._draws is None or self._draws[0] != key:
+            torch_generator = torch.Generator()
+            torch_generator.manual_seed(derive_seed(self._seed, self._steps, "sample"))
+            drawn, _ = self.policy.sample(self.settings.sampled, torch_generator, given)
+            self._draws = (key, self._catalogue.of(drawn))
+        return self._draws[1]
 
     def _mutants(
         self, generator: np.random.Generator, given: Mapping[str, Option] | None

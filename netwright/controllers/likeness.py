@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ class Likeness:
         reaches = {r: len(groups) + i for i, r in enumerate(sorted(set(reach)))}
         column += [reaches[r] for r in reach]
         self._links = len(reach)
+        self._always = catalogue.always_open
         self._shared = np.zeros((len(column), len(groups) + len(reaches)), dtype=np.float32)
         self._shared[np.arange(len(column)), column] = 1.0
         # Shared features are counts less their mean, by their spread over random designs.
@@ -89,14 +91,24 @@ class Likeness:
         rows, d = np.nonzero(designs.active & (self._options > 0))
         hot[rows, self._column[d] + designs.choice[rows, d]] = 1.0
         hot[:, width:] = designs.links
-        own = np.concatenate(
-            [hot[:, :width] @ self._own, hot[:, width:], designs.open & ~designs.links], 1
-        ).astype(np.float32)
+        own = np.concatenate([hot[:, :width] @ self._own, self._of_links(designs)], 1)
         own /= np.maximum(np.sqrt((own * own).sum(1, keepdims=True)), 1e-6)
         counted = (hot @ self._shared - self._mean) * self._scale
         shared = np.concatenate([np.ones((n, 1), dtype=np.float32), counted], 1)
         shared /= np.sqrt((shared * shared).sum(1, keepdims=True))
         return Features(own, shared.astype(np.float32))
+
+    def _of_links(self, designs: Designs) -> Array:
+        """Return columns whose products count the links that are both taken or both left.
+
+        Of links that are always open one column is enough, and one for all: (1 + ab) / 2 for a, b
+        in -1 and 1.
+        """
+        always = self._always
+        sign = (designs.links[:, always] - np.float32(0.5)) * np.float32(2**0.5)
+        whole = np.full((len(designs), 1), math.sqrt(always.sum() / 2), dtype=np.float32)
+        links, opened = designs.links[:, ~always], designs.open[:, ~always]
+        return np.concatenate([sign, whole, links, opened & ~links], 1, dtype=np.float32)
 
 
 def _table(options: Sequence[Option]) -> Array:

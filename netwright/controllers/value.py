@@ -22,8 +22,9 @@ from netwright.controllers.likeness import Features
 
 Array = NDArray[Any]
 LEVEL = 0.3  # variance of the mean
-PRODUCTS = 128  # of two random directions, that make up a draw of the pairs
-WAVES = 256  # random ones, that make up a draw of the local part (Rahimi and Recht 2007)
+PRODUCTS = 64  # of two random directions, that make up a draw of the pairs
+WAVES = 128  # random ones, that make up a draw of the local part (Rahimi and Recht 2007)
+IN_CACHE = 2**16  # numbers that are worked on at a time
 NEAR = 0.5  # distance of unit vectors, at which the local part is alike by exp(-1/2)
 
 
@@ -76,6 +77,13 @@ class ValueModel:
 
     def _covariance(self, a: Features, b: Features) -> Array:
         found: Array = np.full((len(a), len(b)), LEVEL, dtype=np.float32)
+        rows = max(1, IN_CACHE // max(1, len(b)))
+        for first in range(0, len(a), rows):
+            block = slice(first, first + rows)
+            self._add_covariance(a[block], b, found[block])
+        return found
+
+    def _add_covariance(self, a: Features, b: Features, found: Array) -> None:
         for (single, pairs), x, y in zip(
             self._parts, (a.own, a.shared), (b.own, b.shared), strict=True
         ):
@@ -91,7 +99,6 @@ class ValueModel:
                     np.exp(m, out=m)
                     m *= self._local
                     found += m
-        return found
 
     def _to_told(self, features: Features) -> Array:
         """Return the covariance to what was told; that of the last features is kept."""
