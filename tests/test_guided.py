@@ -122,8 +122,8 @@ def test_what_is_told_needs_a_reward() -> None:
     [
         ({"start": 0}, "controller.guided.start must be 1 or more; got 0"),
         ({"mutants": -1}, "controller.guided.mutants must be 0 or more; got -1"),
-        ({"noise": 0.0}, "controller.guided.noise must be above 0; got 0.0"),
-        ({"noise": math.nan}, "controller.guided.noise must be above 0; got nan"),
+        ({"noise": 0.0}, "controller.guided.noise must be 0.0001 or more; got 0.0"),
+        ({"noise": math.nan}, "controller.guided.noise must be 0.0001 or more; got nan"),
         ({"pairs": ()}, r"controller.guided.pairs must be shares in \[0, 1\], at least one"),
         ({"pairs": (0.5, 1.5)}, "controller.guided.pairs must be shares"),
         ({"acquisition": "greed"}, "must be one of thompson, improvement, both; got 'greed'"),

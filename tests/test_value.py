@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from netwright.controllers.designs import Catalogue
 from netwright.controllers.encoding import Encoding
+from netwright.controllers.guided import LEAST_NOISE
 from netwright.controllers.likeness import Features, Likeness
 from netwright.controllers.value import LEVEL, ValueModel, normal_ranks
 from tests.strategies import small_space
@@ -133,3 +134,15 @@ def test_one_reward_is_enough(features: tuple[Features, Features]) -> None:
     model = _model(told[:1], np.array([0.3]))
     assert model.mean(new) == pytest.approx(np.zeros(6))
     assert (model.improvement(new) > 0).all()
+
+
+def test_the_least_noise_keeps_equal_designs_apart() -> None:
+    catalogue = Catalogue(Encoding(small_space()))
+    designs = Likeness(catalogue).of(catalogue.random(600, np.random.default_rng(0)))
+    rewards = np.random.default_rng(1).random(600)
+    for pairs, local in ((0.0, 0.0), (1.0, 0.0), (0.5, 0.5)):
+        model = ValueModel(
+            designs, rewards, pairs=pairs, shared=0.0, local=local, noise=LEAST_NOISE
+        )
+        assert np.isfinite(model.mean(designs)).all()
+        assert np.isfinite(model.improvement(designs)).all()

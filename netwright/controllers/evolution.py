@@ -10,8 +10,8 @@ from typing import Any
 
 from netwright.controllers.neighbours import mutate, shares
 from netwright.controllers.random import RandomSearch
-from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
+from netwright.rules import Section
 from netwright.seeding import derive_seed, rng
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
@@ -30,13 +30,11 @@ class EvolutionSettings:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("population", "sample", "batch"):
-            if getattr(self, name) < 1:
-                rule = "must be 1 or more"
-                raise ConfigError(out_of_range(f"controller.{name}", rule, getattr(self, name), 1))
+        section = Section("controller", self)
+        section.at_least(1, "population", "sample", "batch")
         if self.sample > self.population:
             rule = f"must be at most controller.population ({self.population})"
-            raise ConfigError(out_of_range("controller.sample", rule, self.sample, self.population))
+            section.refuse("sample", rule, self.population)
 
 
 class Evolution:

@@ -22,14 +22,15 @@ from netwright.controllers.likeness import Features
 from netwright.controllers.policy import Policy, snapshot
 from netwright.controllers.threads import single_thread
 from netwright.controllers.value import ValueModel, normal_ranks
-from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
+from netwright.rules import Section
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
 Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
+LEAST_NOISE = 1e-4  # of the value model: what keeps its covariances solvable
 AT_ONCE = 8  # candidates that are written out together; the first is mostly new
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
@@ -48,7 +49,7 @@ class GuidedSettings:
     "improvement" (expected), or "both": every second pick by expected improvement, as long as there
     is some to be expected.
     pairs, local: of the value model, see `ValueModel`; each pick draws one of each, for no single
-    guess is right. shared, noise, ranked: of it too.
+    guess is right. shared, noise (>= 0.0001), ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -80,7 +81,8 @@ class GuidedSettings:
     ACQUISITIONS: ClassVar[tuple[str, ...]] = ("thompson", "improvement", "both")
 
     def __post_init__(self) -> None:
-        for name in (
+        section = Section("controller.guided", self)
+        counts = (
             "batch",
             "start",
             "parents",
@@ -89,31 +91,22 @@ class GuidedSettings:
             "units",
             "layers",
             "replay",
-        ):
-            if getattr(self, name) < 1:
-                _refuse(name, "must be 1 or more", getattr(self, name))
-        for name in ("sampled", "mutants", "uniform", "rounds", "entropy"):
-            if not getattr(self, name) >= 0:
-                _refuse(name, "must be 0 or more", getattr(self, name))
-        for name in ("noise", "learning_rate", "scale", "temperature"):
-            if not getattr(self, name) > 0:
-                _refuse(name, "must be above 0", getattr(self, name))
+        )
+        section.at_least(1, *counts)
+        section.at_least(0, "sampled", "mutants", "uniform", "rounds", "entropy")
+        section.above(0, "learning_rate", "scale", "temperature")
+        if not self.noise >= LEAST_NOISE:
+            section.refuse("noise", f"must be {LEAST_NOISE} or more", LEAST_NOISE)
         for name in ("pairs", "local"):
             shares = tuple(getattr(self, name))
             object.__setattr__(self, name, shares)
             if not shares or not all(0 <= share <= 1 for share in shares):
-                _refuse(name, "must be shares in [0, 1], at least one", list(shares))
+                section.refuse(name, "must be shares in [0, 1], at least one")
         if not 0 <= self.shared <= 1:
-            _refuse("shared", "must be a share in [0, 1]", self.shared)
+            section.refuse("shared", "must be a share in [0, 1]")
         if self.sampled + self.mutants + self.uniform < 1:
-            _refuse("uniform", "must be 1 or more where there are no other candidates", 0)
-        if self.acquisition not in self.ACQUISITIONS:
-            rule = f"must be one of {', '.join(self.ACQUISITIONS)}"
-            _refuse("acquisition", rule, self.acquisition)
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"controller.guided.{name}", rule, value))
+            section.refuse("uniform", "must be 1 or more where there are no other candidates", 1)
+        section.one_of("acquisition", self.ACQUISITIONS)
 
 
 class Guided:

@@ -10,8 +10,8 @@ from typing import Any
 
 from netwright.controllers.neighbours import changed, changes, shares
 from netwright.controllers.random import RandomSearch
-from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
+from netwright.rules import Section
 from netwright.seeding import rng
 from netwright.space import Architecture, Option, SearchSpace, Value
 from netwright.trial import Trial
@@ -38,13 +38,9 @@ class LocalSearchSettings:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("starts", "batch"):
-            if getattr(self, name) < 1:
-                rule = "must be 1 or more"
-                raise ConfigError(out_of_range(f"controller.{name}", rule, getattr(self, name), 1))
-        if self.move not in MOVES:
-            rule = f"must be one of {', '.join(MOVES)}"
-            raise ConfigError(out_of_range("controller.move", rule, self.move, MOVES[0]))
+        section = Section("controller", self)
+        section.at_least(1, "starts", "batch")
+        section.one_of("move", MOVES)
 
 
 class LocalSearch:

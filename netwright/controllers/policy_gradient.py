@@ -14,8 +14,8 @@ from netwright.controllers.encoding import Encoding
 from netwright.controllers.losses import ema, reinforce_loss
 from netwright.controllers.policy import Policy, snapshot
 from netwright.controllers.threads import single_thread
-from netwright.errors import ConfigError, out_of_range
 from netwright.protocols import PolicySnapshot
+from netwright.rules import Section
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
@@ -56,27 +56,17 @@ class PolicySettings:
     STALENESS: ClassVar[tuple[str, ...]] = ("sampling", "importance", "none")
 
     def __post_init__(self) -> None:
-        for name in ("batch", "units", "layers", "accumulate"):
-            if getattr(self, name) < 1:
-                _refuse(name, "must be 1 or more", getattr(self, name))
-        for name in ("learning_rate", "scale", "limit"):
-            if not getattr(self, name) > 0:
-                _refuse(name, "must be above 0", getattr(self, name))
+        section = Section("controller", self)
+        section.at_least(1, "batch", "units", "layers", "accumulate")
+        section.at_least(0, "entropy")
+        section.above(0, "learning_rate", "scale", "limit")
+        section.one_of("staleness", self.STALENESS)
+        section.one_of("heads", ("decision", "kind"))
         if not 0 <= self.baseline_decay < 1:
-            _refuse("baseline_decay", "must be in [0, 1)", self.baseline_decay)
-        if not self.entropy >= 0:
-            _refuse("entropy", "must be 0 or more", self.entropy)
-        if self.staleness not in self.STALENESS:
-            _refuse("staleness", f"must be one of {', '.join(self.STALENESS)}", self.staleness)
-        if self.heads not in ("decision", "kind"):
-            _refuse("heads", "must be decision or kind", self.heads)
+            section.refuse("baseline_decay", "must be in [0, 1)")
 
 
 FLYING = 5000  # proposals whose parameters are remembered
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"controller.{name}", rule, value))
 
 
 @dataclass(frozen=True, kw_only=True)

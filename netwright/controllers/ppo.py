@@ -10,7 +10,7 @@ import torch
 from netwright.controllers.losses import clipped_loss, ema
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings, Told
 from netwright.controllers.threads import single_thread
-from netwright.errors import ConfigError, out_of_range
+from netwright.rules import Section
 from netwright.space import Option, SearchSpace
 
 
@@ -27,10 +27,8 @@ class PpoSettings(PolicySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs < 1:
-            raise ConfigError(out_of_range("controller.epochs", "must be 1 or more", self.epochs))
-        if not self.clip > 0:
-            raise ConfigError(out_of_range("controller.clip", "must be above 0", self.clip))
+        Section("controller", self).at_least(1, "epochs")
+        Section("controller", self).above(0, "clip")
 
 
 class Ppo(PolicyGradient):

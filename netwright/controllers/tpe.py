@@ -9,8 +9,9 @@ from typing import Any
 
 from netwright.controllers.neighbours import shares
 from netwright.controllers.random import RandomSearch
-from netwright.errors import ConfigError, MissingExtraError, out_of_range
+from netwright.errors import MissingExtraError
 from netwright.protocols import PolicySnapshot
+from netwright.rules import Section
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Choice, Option, SearchSpace, Value
 from netwright.trial import Trial
@@ -35,10 +36,7 @@ class TpeSettings:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("startup", "batch"):
-            if getattr(self, name) < 1:
-                rule = "must be 1 or more"
-                raise ConfigError(out_of_range(f"controller.{name}", rule, getattr(self, name), 1))
+        Section("controller", self).at_least(1, "startup", "batch")
 
 
 class Tpe:
