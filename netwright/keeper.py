@@ -12,7 +12,7 @@ from netwright.errors import UsageError
 from netwright.history import History
 from netwright.journal import checkpoints
 from netwright.journal.ledger import Ledger
-from netwright.protocols import Controller, Event, Scoring, Store
+from netwright.protocols import Controller, Event, Remembering, Scoring, Store
 from netwright.scheduling import Clock, Pending
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
@@ -272,11 +272,18 @@ def replay(
     rest = iter(events)
     while part := list(islice(rest, AT_ONCE)):
         tells = [event.payload["numbers"] for event in part if event.kind == "tell"]
-        wanted = sorted({int(number) for numbers in tells for number in numbers})
-        whole = {trial.number: trial for trial in load(wanted)}
+        wanted = {int(number) for numbers in tells for number in numbers}
+        if isinstance(controller, Remembering):
+            n = sum(event.payload["n"] for event in part if event.kind == "propose")
+            wanted.update(range(controller.proposed, controller.proposed + n))
+        whole = {trial.number: trial for trial in load(sorted(wanted))}
         for event in part:
             if event.kind == "propose":
-                controller.replay_propose(event.payload["n"], event.payload["given"])
+                n = event.payload["n"]
+                controller.replay_propose(n, event.payload["given"])
+                if isinstance(controller, Remembering):
+                    last = range(controller.proposed - n, controller.proposed)
+                    controller.remember([whole[number].architecture for number in last])
             elif event.kind == "tell":
                 numbers = [int(number) for number in event.payload["numbers"]]
                 controller.tell([whole[number] for number in numbers])

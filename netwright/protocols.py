@@ -59,6 +59,16 @@ class Controller(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A controller that takes account of what it proposed and was not told of yet."""
+
+    proposed: int  # architectures that were proposed so far
+
+    def remember(self, architectures: Sequence[Architecture]) -> None:
+        """Take what the last proposal returned, which `replay_propose` did not draw."""
+
+
+@runtime_checkable
 class Scoring(Protocol):
     """A controller that knows with which probability it proposes; the journal keeps it."""
 

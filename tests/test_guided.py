@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netwright import keeper
 from netwright.controllers.guided import Guided, GuidedSettings
 from netwright.controllers.random import RandomSearch
 from netwright.errors import ConfigError
 from netwright.evaluators.synthetic import Additive, choices_space
+from netwright.executors.simulated import Simulated
+from netwright.loop import Mode
 from netwright.protocols import Controller
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
+from netwright.store import sqlite_url
+from netwright.study import Study
 from netwright.trial import Trial
+from tests.equal import same
 from tests.strategies import small_space
 
 SMALL = GuidedSettings(
@@ -65,6 +72,34 @@ def test_every_architecture_comes_once_before_one_comes_again() -> None:
     drawn = _search(controller, lambda a: len(a) / 10, size)
     assert len(set(drawn)) == size == 28
     assert controller.propose(1)[0] in drawn  # where nothing is left it goes on all the same
+
+
+def test_what_is_in_flight_is_not_proposed_again_by_many_workers() -> None:
+    space = small_space()
+    executor = Simulated(6, lambda architecture, seed: 1 + seed % 7)
+    mode = Mode(queue=True)
+    study = Study(space, Guided(space, SMALL), lambda a: len(a) / 10, mode=mode, clock=executor)
+    study.run(24, executor)
+    assert len({trial.architecture for trial in study.trials}) == 24
+
+
+def test_a_resumed_study_knows_what_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "CHECKPOINT", 10)
+    space, url = small_space(), sqlite_url(tmp_path / "s.db")
+    study = Study(space, Guided(space, SMALL), lambda a: len(a) / 10, url, mode=Mode(queue=True))
+    study.run(12)
+    out = [study.ask().architecture for _ in range(3)]
+    replayed = Guided(space, SMALL)
+    for _ in keeper.replay(replayed, study._keeper.ledger.trials, study.events()):
+        pass
+    study.store.close()
+    again = Study(space, Guided(space, SMALL), storage=url, mode=Mode(queue=True))
+    for controller in (replayed, again.controller):
+        assert same(controller.state_dict(), study.controller.state_dict())
+        assert controller.state_dict()["out"] == [dict(architecture) for architecture in out]
+    assert again.controller.propose(1) == replayed.propose(1)
 
 
 @pytest.mark.parametrize("start", [1, 5, 100])

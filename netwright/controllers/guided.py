@@ -112,8 +112,8 @@ class GuidedSettings:
 class Guided:
     """Draws `start` trials at random, then picks among candidates by its value model.
 
-    What was told is never proposed again, nor is what shares its canonical form, unless a thousand
-    candidates are all known.
+    What was told is never proposed again, nor is what shares its canonical form, nor what was
+    proposed and not told of yet, unless a thousand candidates are all known.
     """
 
     def __init__(
@@ -137,6 +137,8 @@ class Guided:
             self.policy.parameters(), lr=self.settings.learning_rate, fused=True
         )
         self._proposals = 0
+        self.proposed = 0
+        self._out: list[Architecture] = []  # proposed, not told yet
         self._steps = 0
         self._untaught = 0
         self._told: list[tuple[Architecture, tuple[str, ...], float]] = []
@@ -169,11 +171,17 @@ class Guided:
                     ranked_by, worth = self._worth(features, generator, first + k)
                     found, order = self._climbed(pool, worth, ranked_by, generator, given)
                 picked.append(self._first_new(found, order, picked))
+        self.remember(picked)
         return picked
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
         """Count a proposal without drawing it."""
         self._proposals += 1
+        self.proposed += n
+
+    def remember(self, architectures: Sequence[Architecture]) -> None:
+        """Take what the last proposal returned: until it is told it is not proposed again."""
+        self._out += architectures
 
     def _worth(
         self, features: Features, generator: np.random.Generator, turn: int
@@ -211,7 +219,8 @@ class Guided:
         self, pool: Designs, order: NDArray[Any], picked: Sequence[Architecture]
     ) -> Architecture:
         """Return the first candidate in `order` that is neither told nor picked, in any form."""
-        taken = {self.space.canonical(architecture) for architecture in picked}
+        waiting = [*self._out, *picked]
+        taken = {self.space.canonical(architecture) for architecture in waiting}
         for first in range(0, min(len(order), 1000), AT_ONCE):
             for found in self._catalogue.written(pool[order[first : first + AT_ONCE]]):
                 form = self.space.canonical(found)
@@ -285,6 +294,8 @@ class Guided:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
             self._told.append((trial.architecture, tuple(trial.given), trial.reward))
+            if trial.architecture in self._out:
+                self._out.remove(trial.architecture)
         self._take_in(len(trials))
         self._untaught += len(trials)
         every = max(1, self.settings.replay // 4)
@@ -330,6 +341,8 @@ class Guided:
             "policy": self.policy.state_dict(),
             "adam": self._adam.state_dict(),
             "proposals": self._proposals,
+            "proposed": self.proposed,
+            "out": [dict(architecture) for architecture in self._out],
             "steps": self._steps,
             "untaught": self._untaught,
             "told": [
@@ -343,6 +356,8 @@ class Guided:
         self.policy.load_state_dict(state["policy"])
         self._adam.load_state_dict(state["adam"])
         self._proposals, self._steps = int(state["proposals"]), int(state["steps"])
+        self.proposed = int(state["proposed"])
+        self._out = [self.space.architecture(values) for values in state["out"]]
         self._untaught = int(state["untaught"])
         self._told = [
             (self.space.architecture(told["values"]), tuple(told["given"]), float(told["reward"]))

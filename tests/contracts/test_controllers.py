@@ -15,7 +15,7 @@ from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.ppo import Ppo, PpoSettings
 from netwright.controllers.random import RandomSearch
 from netwright.controllers.tpe import Tpe, TpeSettings
-from netwright.protocols import Controller
+from netwright.protocols import Controller, Remembering
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.trial import Trial
 from tests.equal import same
@@ -114,6 +114,8 @@ def test_replay_gives_the_same_bits_as_the_search(make: Make, space: SearchSpace
         told = _told(drawn, step)
         lived.tell(told)
         replayed.replay_propose(4)
+        if isinstance(replayed, Remembering):
+            replayed.remember(drawn)
         replayed.tell(told)
     assert same(lived.state_dict(), replayed.state_dict())
     assert lived.propose(4) == replayed.propose(4)
