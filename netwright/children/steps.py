@@ -7,6 +7,7 @@ all arrays are those of a packed sequence: first all sequences' first steps, the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from netwright.spaces.recurrent import Cell
+
+PACKED = 1 << 18  # weights from which on oneDNN's layout of them pays
 
 _COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -129,7 +132,6 @@ class _Layer(torch.autograd.Function):
         from netwright.children import kernel
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
-        low = z.dtype != kind
         units = h0.shape[1]
         wide = z.to(kind).contiguous()
         first = c0.to(kind).contiguous()
@@ -137,12 +139,16 @@ class _Layer(torch.autograd.Function):
         v = torch.empty_like(wide)
         out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
-        by, across = kernel.program(cell), u.t()
+        taken = onward if z.dtype == kind else onward.to(z.dtype)  # what the products take
+        by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0])
         z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
         before, before_start, start = first.numpy(), 0, 0
         for t, rows in enumerate(batch_sizes):
             end = start + rows
-            _product(onward[start:end], across, bias, v[start:end], low)
+            a = taken[start:end]
+            if taken is not onward:
+                a.copy_(onward[start:end])
+            multiply(a, v[start:end])
             following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
             kernel.forward_step(
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
@@ -153,25 +159,25 @@ class _Layer(torch.autograd.Function):
         ctx.biased = bias is not None
         ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(wide, v, u, first, c, onward, masks)
-        return out.to(z.dtype), c.to(c0.dtype if low else kind)
+        ctx.save_for_backward(wide, v, u, first, c, taken, masks)
+        return out.to(z.dtype), c.to(c0.dtype if z.dtype != kind else kind)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         from netwright.children import kernel
 
-        wide, v, u, first, c, onward, masks = ctx.saved_tensors
+        wide, v, u, first, c, taken, masks = ctx.saved_tensors
         cell: Cell = ctx.cell
         kind, sizes, units = wide.dtype, ctx.batch_sizes, c.shape[1]
-        low = ctx.kinds[0] != kind
         g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
         g_last = torch.empty(0, units, dtype=kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
         g_z, g_v = torch.empty_like(wide), torch.empty_like(wide)
+        g_low = g_v if u.dtype == kind else torch.empty_like(g_v, dtype=u.dtype)
         g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
-        by = kernel.program(cell)
+        by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0])
         arrays = (wide, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
         z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
             t.numpy() for t in arrays
@@ -185,24 +191,51 @@ class _Layer(torch.autograd.Function):
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
                 g_out_, g_last_, masks_, on_, g_c_, following, g_z_, g_v_,
             )  # fmt: skip
-            _product(g_v[start:end], u, None, g_onward[:rows], low)
+            a = g_low[start:end]
+            if g_low is not g_v:
+                a.copy_(g_v[start:end])
+            multiply(a, g_onward[:rows])
             end, following = start, rows
         g_h0 = g_onward * masks if ctx.masked else g_onward
-        g_low = g_v.to(ctx.kinds[0])
-        g_u = g_low.t() @ onward.to(ctx.kinds[0]) if ctx.needs_input_grad[2] else None
-        g_bias = g_v.sum(0).to(ctx.kinds[0]) if ctx.biased else None
+        g_u = g_low.t() @ taken if ctx.needs_input_grad[2] else None
+        g_bias = g_v.sum(0).to(u.dtype) if ctx.biased else None
         return (
             None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
             None, None,
         )  # fmt: skip
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, low: bool) -> None:
-    """out = a @ b (+ bias), computed in b's type."""
-    if low:
-        a = a.to(b.dtype)
-        out.copy_(a @ b if bias is None else torch.addmm(bias, a, b))
-    elif bias is None:
-        torch.mm(a, b, out=out)
-    else:
-        torch.addmm(bias, a, b, out=out)
+def _multiplier(
+    weight: Tensor, bias: Tensor | None, rows: int
+) -> Callable[[Tensor, Tensor], object]:
+    """Return what sets its second argument to a @ weight.t() (+ bias), for a of up to `rows` rows.
+
+    The weight is laid out once for many products: large ones of bfloat16 by oneDNN, which would do
+    it again for each; float32 gains nothing by that.
+    """
+    if weight.dtype == torch.bfloat16 and weight.numel() >= PACKED and _packs():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        linear = torch.ops.mkldnn._linear_pointwise
+        return lambda a, out: out.copy_(linear(a, packed, bias, "none", [], ""))
+    across = weight.t().contiguous()
+
+    def product(a: Tensor, out: Tensor) -> None:
+        if a.dtype != out.dtype:
+            out.copy_(a @ across if bias is None else torch.addmm(bias, a, across))
+        elif bias is None:
+            torch.mm(a, across, out=out)
+        else:
+            torch.addmm(bias, a, across, out=out)
+
+    return product
+
+
+@functools.cache
+def _packs() -> bool:
+    """Say whether this torch can lay out weights of bfloat16 ahead, and the processor use them."""
+    operators = torch.ops.mkldnn
+    if not hasattr(operators, "_linear_pointwise") or not hasattr(
+        operators, "_reorder_linear_weight"
+    ):
+        return False
+    return torch.backends.mkldnn.is_available() and bool(operators._is_mkldnn_bf16_supported())
