@@ -31,17 +31,24 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
+_SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
 
 
-def _jit(function: _F) -> _F:
+def jit(function: _F) -> _F:
     """Compile at the first call and keep it on disk."""
     compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
     return compiled
 
 
-def _part(function: _F) -> _F:
+def part(function: _F) -> _F:
     """Compile with its callers."""
     compiled: _F = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+def summing(function: _F) -> _F:
+    """Compile with its callers; sums may be taken in any order."""
+    compiled: _F = numba.njit(**_SUMS)(function)
     return compiled
 
 
@@ -83,7 +90,7 @@ def _tanh_by_type(x: Any) -> Any:
     return rational
 
 
-@_part
+@part
 def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
     """a[target, :n] = activation(a[source, :n])"""
     if kind == TANH:
@@ -106,7 +113,7 @@ def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
             a[target, k] = a[source, k]
 
 
-@_part
+@part
 def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> None:
     """a[target, :n] = combination(a[left, :n], a[right, :n])"""
     if kind == ADD:
@@ -121,7 +128,7 @@ def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> N
             a[target, k] = x if x > y or x != x else y
 
 
-@_part
+@part
 def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: int) -> None:
     """Take the gradient g[row, :n] back through an activation."""
     if kind == TANH:
@@ -143,7 +150,7 @@ def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: i
             g[row, k] *= math.cos(a[operand, k])
 
 
-@_part
+@part
 def _apart(
     kind: int, a: Any, left: int, right: int, g: Any, row: int, to: int, also: int, n: int
 ) -> None:
@@ -167,7 +174,7 @@ def _apart(
             g[also, k] = d if y > x else (half * d if x == y else zero)
 
 
-@_part
+@part
 def _join(
     kind: int, z: Any, v: Any, i: int, row: int, first: int, units: int, a: Any, n: int
 ) -> None:
@@ -188,7 +195,7 @@ def _join(
         filled, row, first = filled + m, row + 1, 0
 
 
-@_part
+@part
 def _tree(
     combines: Any,
     activations: Any,
@@ -224,7 +231,7 @@ def _tree(
             _activate(activations[nodes], a, injected, injected + 1, whole)
 
 
-@_jit
+@jit
 def forward_step(
     combines: Any,
     activations: Any,
@@ -275,7 +282,7 @@ def forward_step(
                 following[first + k] = a[root, k]
 
 
-@_part
+@part
 def _leaf(
     kind: int,
     z: Any,
@@ -312,7 +319,7 @@ def _leaf(
         done, row, first = done + m, row + 1, 0
 
 
-@_part
+@part
 def _arrive(
     g_out: Any,
     g_c_out: Any,
@@ -344,7 +351,7 @@ def _arrive(
             g[nodes + 1, k] += g_c_out[k]
 
 
-@_jit
+@jit
 def backward_step(
     combines: Any,
     activations: Any,

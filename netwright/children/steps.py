@@ -139,16 +139,12 @@ class _Layer(torch.autograd.Function):
         v = torch.empty_like(wide)
         out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
-        taken = onward if z.dtype == kind else onward.to(z.dtype)  # what the products take
-        by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0])
+        by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0], kind)
         z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
         before, before_start, start = first.numpy(), 0, 0
         for t, rows in enumerate(batch_sizes):
             end = start + rows
-            a = taken[start:end]
-            if taken is not onward:
-                a.copy_(onward[start:end])
-            multiply(a, v[start:end])
+            multiply(onward[start:end], v[start:end])
             following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
             kernel.forward_step(
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
@@ -159,7 +155,7 @@ class _Layer(torch.autograd.Function):
         ctx.biased = bias is not None
         ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(wide, v, u, first, c, taken, masks)
+        ctx.save_for_backward(wide, v, u, first, c, onward, masks)
         return out.to(z.dtype), c.to(c0.dtype if z.dtype != kind else kind)
 
     @staticmethod
@@ -167,7 +163,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         from netwright.children import kernel
 
-        wide, v, u, first, c, taken, masks = ctx.saved_tensors
+        wide, v, u, first, c, onward, masks = ctx.saved_tensors
         cell: Cell = ctx.cell
         kind, sizes, units = wide.dtype, ctx.batch_sizes, c.shape[1]
         g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
@@ -175,9 +171,8 @@ class _Layer(torch.autograd.Function):
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
         g_z, g_v = torch.empty_like(wide), torch.empty_like(wide)
-        g_low = g_v if u.dtype == kind else torch.empty_like(g_v, dtype=u.dtype)
         g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
-        by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0])
+        by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0], kind)
         arrays = (wide, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
         z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
             t.numpy() for t in arrays
@@ -191,13 +186,10 @@ class _Layer(torch.autograd.Function):
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
                 g_out_, g_last_, masks_, on_, g_c_, following, g_z_, g_v_,
             )  # fmt: skip
-            a = g_low[start:end]
-            if g_low is not g_v:
-                a.copy_(g_v[start:end])
-            multiply(a, g_onward[:rows])
+            multiply(g_v[start:end], g_onward[:rows])
             end, following = start, rows
         g_h0 = g_onward * masks if ctx.masked else g_onward
-        g_u = g_low.t() @ taken if ctx.needs_input_grad[2] else None
+        g_u = g_v.to(u.dtype).t() @ onward.to(u.dtype) if ctx.needs_input_grad[2] else None
         g_bias = g_v.sum(0).to(u.dtype) if ctx.biased else None
         return (
             None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
@@ -206,28 +198,22 @@ class _Layer(torch.autograd.Function):
 
 
 def _multiplier(
-    weight: Tensor, bias: Tensor | None, rows: int
+    weight: Tensor, bias: Tensor | None, rows: int, kind: torch.dtype
 ) -> Callable[[Tensor, Tensor], object]:
     """Return what sets its second argument to a @ weight.t() (+ bias), for a of up to `rows` rows.
 
-    The weight is laid out once for many products: large ones of bfloat16 by oneDNN, which would do
-    it again for each; float32 gains nothing by that.
+    Both are of `kind`. The weight is laid out once for many products: a large one of bfloat16 by
+    oneDNN, which would do it again for each; small ones gain less by bfloat16 than the casts cost.
     """
     if weight.dtype == torch.bfloat16 and weight.numel() >= PACKED and _packs():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         linear = torch.ops.mkldnn._linear_pointwise
-        return lambda a, out: out.copy_(linear(a, packed, bias, "none", [], ""))
-    across = weight.t().contiguous()
-
-    def product(a: Tensor, out: Tensor) -> None:
-        if a.dtype != out.dtype:
-            out.copy_(a @ across if bias is None else torch.addmm(bias, a, across))
-        elif bias is None:
-            torch.mm(a, across, out=out)
-        else:
-            torch.addmm(bias, a, across, out=out)
-
-    return product
+        return lambda a, out: out.copy_(linear(a.to(torch.bfloat16), packed, bias, "none", [], ""))
+    across = weight.to(kind).t().contiguous()
+    if bias is None:
+        return lambda a, out: torch.mm(a, across, out=out)
+    wide = bias.to(kind)
+    return lambda a, out: torch.addmm(wide, a, across, out=out)
 
 
 @functools.cache
@@ -238,4 +224,4 @@ def _packs() -> bool:
         operators, "_reorder_linear_weight"
     ):
         return False
-    return torch.backends.mkldnn.is_available() and bool(operators._is_mkldnn_bf16_supported())
+    return bool(operators._is_mkldnn_bf16_supported())
