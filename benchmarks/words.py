@@ -2,14 +2,14 @@
 
     python -m benchmarks.words [--sizes small medium] [--rounds 5] [--bf16]
 
-One step of the trainer (`netwright.training.language.take_step`: forward, backward, clipping and the
-optimiser) at a time, on random words as frequent as a text's, of a vocabulary of 10,000; one thread;
-all models by turns in one run, in float32 and, where the processor has it, in bfloat16. Seconds are
-the processor's (time.process_time: what other work on the machine takes is not counted in); ratios
-are medians over the turns, against nn.LSTM in the precision that was faster for it. "small" is the
-preset ptb-small's model and recipe, "medium" 20M parameters, batch 20, 35 steps, a whole softmax.
-Then the output layer alone, forward and backward: as it is against PyTorch's operations. The first
-line says what the processor has.
+One step of the trainer (`netwright.training.language.take_step`: forward, backward, clipping and
+the optimiser) at a time, on random words as frequent as a text's, of a vocabulary of 10,000; one
+thread; all models by turns in one run, in float32 and, where the processor has it, in bfloat16.
+Seconds are the processor's (time.process_time: what other work on the machine takes is not counted
+in); ratios are medians over the turns, against nn.LSTM in the precision that was faster for it.
+"small" is the preset ptb-small's model and recipe, "medium" 20M parameters, batch 20, 35 steps, a
+whole softmax. Then the output layer alone, forward and backward: as it is against PyTorch's
+operations. The first line says what the processor has.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from netwright.training.language import (
     make_optimiser,
     take_step,
 )
+from netwright.training.limits import no_denormals
 from netwright.training.numerics import Numerics
 
 VOCABULARY = 10_000
@@ -124,9 +125,9 @@ def compare_losses(
                     taken.append((time.process_time() - started) * 1e3)
         ratios = [a / b for a, b in zip(*times, strict=True)]
         print(
-            f"loss of {rows} rows, {units} units, cutoffs {cutoffs}, {numerics.precision}: PyTorch's "
-            f"{statistics.median(times[0]):.1f} ms, as it is {statistics.median(times[1]):.1f} ms, "
-            f"median ratio {statistics.median(ratios):.2f}",
+            f"loss of {rows} rows, {units} units, cutoffs {cutoffs}, {numerics.precision}: "
+            f"PyTorch's {statistics.median(times[0]):.1f} ms, as it is "
+            f"{statistics.median(times[1]):.1f} ms, median ratio {statistics.median(ratios):.2f}",
             flush=True,
         )
 
@@ -144,7 +145,8 @@ def main() -> None:
     print("| size | model | parameters | width | tokens a second | times nn.LSTM |")
     print("|---" * 6 + "|")
     for size in args.sizes:
-        compare(size, args.rounds, bf16)
+        with no_denormals():
+            compare(size, args.rounds, bf16)
     losses = {"small": (400, 79, (1000, 3000)), "medium": (700, 537, ())}
     for size in args.sizes:
         compare_losses(*losses[size], args.rounds, bf16)

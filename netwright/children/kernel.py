@@ -12,44 +12,19 @@ relative error of 2e-8 (4e-7 after rounding), in float64 the library's. NaN stay
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 
+from netwright.children.compiled import held_as, jit, part, wide
 from netwright.spaces.recurrent import ACTIVATIONS, COMBINATIONS, Cell
 
 TILE = 512  # units at a time
 VECTORS = 32  # units at a time in a compiled loop: what is left of them is slow
 ADD, MULT = (COMBINATIONS.index(name) for name in ("add", "elem_mult"))
 TANH, SIGMOID, RELU, SIN = (ACTIVATIONS.index(n) for n in ("tanh", "sigmoid", "relu", "sin"))
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
-_SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
-
-
-def jit(function: _F) -> _F:
-    """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
-    return compiled
-
-
-def part(function: _F) -> _F:
-    """Compile with its callers."""
-    compiled: _F = numba.njit(**_OPTIONS)(function)
-    return compiled
-
-
-def summing(function: _F) -> _F:
-    """Compile with its callers; sums may be taken in any order."""
-    compiled: _F = numba.njit(**_SUMS)(function)
-    return compiled
 
 
 def program(cell: Cell) -> tuple[Any, Any]:
@@ -184,13 +159,13 @@ def _join(
         m, at = min(units - first, n - filled), i * units + first
         if kind == ADD:
             for k in range(m):
-                a[2 * i, filled + k] = z[row, at + k] + v[row, at + k]
+                a[2 * i, filled + k] = wide(z[row, at + k]) + wide(v[row, at + k])
         elif kind == MULT:
             for k in range(m):
-                a[2 * i, filled + k] = z[row, at + k] * v[row, at + k]
+                a[2 * i, filled + k] = wide(z[row, at + k]) * wide(v[row, at + k])
         else:
             for k in range(m):
-                x, y = z[row, at + k], v[row, at + k]
+                x, y = wide(z[row, at + k]), wide(v[row, at + k])
                 a[2 * i, filled + k] = x if x > y or x != x else y
         filled, row, first = filled + m, row + 1, 0
 
@@ -251,7 +226,8 @@ def forward_step(
 ) -> None:
     """One step of `rows` sequences, from row `start` of the packed arrays.
 
-    z, v [N, B * H]: input and hidden products. c_before [.., H] from row `c_start`. Writes h and c
+    z, v [N, B * H]: input and hidden products, which may be bfloat16 (`array_of`). c_before
+    [.., H] from row `c_start`. Writes h and c
     to `out` and `c_out` [N, H], and h * mask, what the next step multiplies, to the next
     `next_rows` rows of `onward` [N, H]. mask: [rows, H], or [0, H] for none.
     """
@@ -303,19 +279,19 @@ def _leaf(
         m, at = min(units - first, n - done), i * units + first
         if kind == ADD:
             for k in range(m):
-                g_z[row, at + k] = g[i, done + k]
+                g_z[row, at + k] = held_as(g_z, g[i, done + k])
             for k in range(m):
-                g_v[row, at + k] = g[i, done + k]
+                g_v[row, at + k] = held_as(g_v, g[i, done + k])
         elif kind == MULT:
             for k in range(m):
-                g_z[row, at + k] = g[i, done + k] * v[row, at + k]
+                g_z[row, at + k] = held_as(g_z, g[i, done + k] * wide(v[row, at + k]))
             for k in range(m):
-                g_v[row, at + k] = g[i, done + k] * z[row, at + k]
+                g_v[row, at + k] = held_as(g_v, g[i, done + k] * wide(z[row, at + k]))
         else:
             for k in range(m):
-                x, y, d = z[row, at + k], v[row, at + k], g[i, done + k]
-                g_z[row, at + k] = d if x > y else (half * d if x == y else zero)
-                g_v[row, at + k] = d if y > x else (half * d if x == y else zero)
+                x, y, d = wide(z[row, at + k]), wide(v[row, at + k]), g[i, done + k]
+                g_z[row, at + k] = held_as(g_z, d if x > y else (half * d if x == y else zero))
+                g_v[row, at + k] = held_as(g_v, d if y > x else (half * d if x == y else zero))
         done, row, first = done + m, row + 1, 0
 
 

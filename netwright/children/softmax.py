@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.children.kernel import jit, part, summing
+from netwright.children.compiled import array_of, held_as, jit, part, summing, wide
 
 LANES = 64
 
@@ -25,11 +25,7 @@ def softmax_loss(logits: Tensor, bias: Tensor, targets: Tensor, g_bias: Tensor) 
     """
     assert logits.is_contiguous(), logits.stride()
     g_bias.zero_()
-    if logits.dtype == torch.bfloat16:
-        function, array = _narrow, logits.view(torch.uint16).numpy()
-    else:
-        function, array = _wide, logits.numpy()
-    loss = function(array, bias.numpy(), targets.numpy(), g_bias.numpy())
+    loss = _rows(array_of(logits), bias.numpy(), targets.numpy(), g_bias.numpy())
     return torch.tensor(loss, dtype=torch.float32)
 
 
@@ -87,29 +83,15 @@ def _row(y: Any, bias: Any, bits: Any, power: Any, target: int, g_bias: Any) -> 
 
 
 @jit
-def _wide(logits: Any, bias: Any, targets: Any, g_bias: Any) -> float:
+def _rows(logits: Any, bias: Any, targets: Any, g_bias: Any) -> float:
     bits = np.empty(logits.shape[1], np.int32)
     power = bits.view(np.float32)
+    y = np.empty(logits.shape[1], np.float32)
     loss = 0.0
     for n in range(logits.shape[0]):
-        loss += _row(logits[n], bias, bits, power, targets[n], g_bias)
-    return loss
-
-
-@jit
-def _narrow(logits: Any, bias: Any, targets: Any, g_bias: Any) -> float:
-    """Do so for bfloat16, of which `logits` has the bits: the upper half of float32's."""
-    bits = np.empty(logits.shape[1], np.int32)
-    power = bits.view(np.float32)
-    y_bits = np.empty(logits.shape[1], np.uint32)
-    y = y_bits.view(np.float32)
-    loss = 0.0
-    for n in range(logits.shape[0]):
-        for k in range(logits.shape[1]):
-            y_bits[k] = np.uint32(logits[n, k]) << np.uint32(16)
+        for k in range(y.shape[0]):
+            y[k] = wide(logits[n, k])
         loss += _row(y, bias, bits, power, targets[n], g_bias)
-        for k in range(logits.shape[1]):
-            b = y_bits[k]
-            b += np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1))  # to the nearest, even
-            logits[n, k] = np.uint16(b >> np.uint32(16))
+        for k in range(y.shape[0]):
+            logits[n, k] = held_as(logits, y[k])
     return loss

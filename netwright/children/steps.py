@@ -16,7 +16,7 @@ from torch import Tensor
 
 from netwright.spaces.recurrent import Cell
 
-PACKED = 1 << 18  # weights from which on oneDNN's layout of them pays
+PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
 
 _COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -130,17 +130,18 @@ class _Layer(torch.autograd.Function):
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         from netwright.children import kernel
+        from netwright.children.compiled import array_of
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
         units = h0.shape[1]
-        wide = z.to(kind).contiguous()
+        held = (z if z.dtype in (kind, torch.bfloat16) else z.to(kind)).contiguous()
         first = c0.to(kind).contiguous()
         masks = torch.empty(0, units, dtype=kind) if mask is None else mask.to(kind).contiguous()
-        v = torch.empty_like(wide)
+        v = torch.empty_like(held)
         out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
         by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0], kind)
-        z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
+        z_, v_, out_, c_, onward_, masks_ = (array_of(t) for t in (held, v, out, c, onward, masks))
         before, before_start, start = first.numpy(), 0, 0
         for t, rows in enumerate(batch_sizes):
             end = start + rows
@@ -155,27 +156,28 @@ class _Layer(torch.autograd.Function):
         ctx.biased = bias is not None
         ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(wide, v, u, first, c, onward, masks)
+        ctx.save_for_backward(held, v, u, first, c, onward, masks)
         return out.to(z.dtype), c.to(c0.dtype if z.dtype != kind else kind)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         from netwright.children import kernel
+        from netwright.children.compiled import array_of
 
-        wide, v, u, first, c, onward, masks = ctx.saved_tensors
+        held, v, u, first, c, onward, masks = ctx.saved_tensors
         cell: Cell = ctx.cell
-        kind, sizes, units = wide.dtype, ctx.batch_sizes, c.shape[1]
+        kind, sizes, units = c.dtype, ctx.batch_sizes, c.shape[1]
         g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
         g_last = torch.empty(0, units, dtype=kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
-        g_z, g_v = torch.empty_like(wide), torch.empty_like(wide)
+        g_z, g_v = torch.empty_like(held), torch.empty_like(held)
         g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
         by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0], kind)
-        arrays = (wide, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
+        arrays = (held, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
         z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
-            t.numpy() for t in arrays
+            array_of(t) for t in arrays
         )
         end, following = len(c), 0
         for t in range(len(sizes) - 1, -1, -1):
@@ -190,7 +192,7 @@ class _Layer(torch.autograd.Function):
             end, following = start, rows
         g_h0 = g_onward * masks if ctx.masked else g_onward
         g_u = g_v.to(u.dtype).t() @ onward.to(u.dtype) if ctx.needs_input_grad[2] else None
-        g_bias = g_v.sum(0).to(u.dtype) if ctx.biased else None
+        g_bias = g_v.sum(0, dtype=kind).to(u.dtype) if ctx.biased else None
         return (
             None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
             None, None,
@@ -202,18 +204,27 @@ def _multiplier(
 ) -> Callable[[Tensor, Tensor], object]:
     """Return what sets its second argument to a @ weight.t() (+ bias), for a of up to `rows` rows.
 
-    Both are of `kind`. The weight is laid out once for many products: a large one of bfloat16 by
-    oneDNN, which would do it again for each; small ones gain less by bfloat16 than the casts cost.
+    The products are in `kind`, whatever a and its result are, but for large weights of bfloat16:
+    they are laid out once by oneDNN, which would do it again for each product. Small ones gain less
+    by bfloat16 than the call costs.
     """
     if weight.dtype == torch.bfloat16 and weight.numel() >= PACKED and _packs():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         linear = torch.ops.mkldnn._linear_pointwise
         return lambda a, out: out.copy_(linear(a.to(torch.bfloat16), packed, bias, "none", [], ""))
     across = weight.to(kind).t().contiguous()
-    if bias is None:
-        return lambda a, out: torch.mm(a, across, out=out)
-    wide = bias.to(kind)
-    return lambda a, out: torch.addmm(wide, a, across, out=out)
+    added = None if bias is None else bias.to(kind)
+
+    def product(a: Tensor, out: Tensor) -> None:
+        a, direct = a.to(kind), out.dtype == kind
+        if added is not None:
+            made = torch.addmm(added, a, across, out=out if direct else None)
+        else:
+            made = torch.mm(a, across, out=out if direct else None)
+        if not direct:
+            out.copy_(made)
+
+    return product
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from netwright.children.language import Dropouts, LanguageModel, State
 from netwright.data.text import batchify, windows
 from netwright.errors import ChildError, ConfigError, out_of_range
-from netwright.training.limits import Deadline
+from netwright.training.limits import Deadline, no_denormals
 from netwright.training.numerics import PRECISIONS, UNFRAMED, Numerics
 from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
 
@@ -166,6 +166,7 @@ def take_step(
     return total.detach() / targets.numel(), [(h.detach(), c.detach()) for h, c in state]
 
 
+@no_denormals()
 def train(
     model: LanguageModel,
     text: Tensor,
