@@ -74,7 +74,7 @@ def _bounded(gigabytes: float) -> Iterator[None]:
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Let numbers below 1e-38 be 0 in this thread: states that fade pass there, ten times slower."""
+    """Let numbers below 1e-38 be 0 in this thread: fading states pass there, and are slow."""
     were = bool(torch.tensor(1e-39) * 1 != 0)
     torch.set_flush_denormal(True)
     try:
