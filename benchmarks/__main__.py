@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import cell, controller, evidence, faults, overhead, scale, startup, workers
+from benchmarks import cell, controller, evidence, faults, overhead, scale, startup, words, workers
 from netwright.compare_command import compare
 
 
@@ -24,6 +24,9 @@ def main() -> None:
     print("cell, the published one and two sampled at two sizes", flush=True)
     sys.argv = ["cell", "--sizes", "128", "256", "--sampled", "2"]
     cell.main()
+    print("words: tokens a second beside nn.LSTM, the small size", flush=True)
+    sys.argv = ["words", "--sizes", "small", "--rounds", "5"]
+    words.main()
     print("scale: a study of 5,000 trials", flush=True)
     sys.argv = ["scale", "open", "--trials", "5000"]
     scale.main()

@@ -12,36 +12,19 @@ relative error of 2e-8 (4e-7 after rounding), in float64 the library's. NaN stay
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 
+from netwright.children.compiled import held_as, jit, part, wide
 from netwright.spaces.recurrent import ACTIVATIONS, COMBINATIONS, Cell
 
-TILE = 512
+TILE = 512  # units at a time
+VECTORS = 32  # units at a time in a compiled loop: what is left of them is slow
 ADD, MULT = (COMBINATIONS.index(name) for name in ("add", "elem_mult"))
 TANH, SIGMOID, RELU, SIN = (ACTIVATIONS.index(n) for n in ("tanh", "sigmoid", "relu", "sin"))
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
-
-
-def _jit(function: _F) -> _F:
-    """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
-    return compiled
-
-
-def _part(function: _F) -> _F:
-    """Compile with its callers."""
-    compiled: _F = numba.njit(**_OPTIONS)(function)
-    return compiled
 
 
 def program(cell: Cell) -> tuple[Any, Any]:
@@ -82,7 +65,7 @@ def _tanh_by_type(x: Any) -> Any:
     return rational
 
 
-@_part
+@part
 def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
     """a[target, :n] = activation(a[source, :n])"""
     if kind == TANH:
@@ -105,7 +88,7 @@ def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
             a[target, k] = a[source, k]
 
 
-@_part
+@part
 def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> None:
     """a[target, :n] = combination(a[left, :n], a[right, :n])"""
     if kind == ADD:
@@ -120,7 +103,7 @@ def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> N
             a[target, k] = x if x > y or x != x else y
 
 
-@_part
+@part
 def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: int) -> None:
     """Take the gradient g[row, :n] back through an activation."""
     if kind == TANH:
@@ -142,7 +125,7 @@ def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: i
             g[row, k] *= math.cos(a[operand, k])
 
 
-@_part
+@part
 def _apart(
     kind: int, a: Any, left: int, right: int, g: Any, row: int, to: int, also: int, n: int
 ) -> None:
@@ -166,22 +149,28 @@ def _apart(
             g[also, k] = d if y > x else (half * d if x == y else zero)
 
 
-@_part
-def _join(kind: int, z: Any, v: Any, row: int, at: int, a: Any, target: int, n: int) -> None:
-    """a[target, :n] = combination(z[row, at:], v[row, at:]), a leaf's products"""
-    if kind == ADD:
-        for k in range(n):
-            a[target, k] = z[row, at + k] + v[row, at + k]
-    elif kind == MULT:
-        for k in range(n):
-            a[target, k] = z[row, at + k] * v[row, at + k]
-    else:
-        for k in range(n):
-            x, y = z[row, at + k], v[row, at + k]
-            a[target, k] = x if x > y or x != x else y
+@part
+def _join(
+    kind: int, z: Any, v: Any, i: int, row: int, first: int, units: int, a: Any, n: int
+) -> None:
+    """a[2i, :n] = combination(z, v): the products of leaf i, from unit `first` of row `row` on."""
+    filled = 0
+    while filled < n:
+        m, at = min(units - first, n - filled), i * units + first
+        if kind == ADD:
+            for k in range(m):
+                a[2 * i, filled + k] = wide(z[row, at + k]) + wide(v[row, at + k])
+        elif kind == MULT:
+            for k in range(m):
+                a[2 * i, filled + k] = wide(z[row, at + k]) * wide(v[row, at + k])
+        else:
+            for k in range(m):
+                x, y = wide(z[row, at + k]), wide(v[row, at + k])
+                a[2 * i, filled + k] = x if x > y or x != x else y
+        filled, row, first = filled + m, row + 1, 0
 
 
-@_part
+@part
 def _tree(
     combines: Any,
     activations: Any,
@@ -196,26 +185,28 @@ def _tree(
 ) -> None:
     """Fill a tile's rows: a[2i] operand and a[2i + 1] value of node i; then those of the inject.
 
-    The tile is units first .. first + n of row `row` of z and v; its a[-1] must hold c_(t-1).
+    The tile is n units, row after row, from unit `first` of row `row` of z and v on; its a[-1] must
+    hold c_(t-1). Past n it is filled up to a whole number of vectors with what is there.
     """
     nodes = combines.shape[0] - 1
     leaves = (nodes + 1) // 2
     injected = 2 * nodes
+    whole = (n + VECTORS - 1) // VECTORS * VECTORS
     for i in range(nodes):
         if i < leaves:
-            _join(combines[i], z, v, row, i * units + first, a, 2 * i, n)
+            _join(combines[i], z, v, i, row, first, units, a, n)
         else:
             left, right = 2 * (i - leaves), 2 * (i - leaves) + 1
             left = injected + 1 if left == c_into else 2 * left + 1
             right = injected + 1 if right == c_into else 2 * right + 1
-            _combine(combines[i], a, left, right, 2 * i, n)
-        _activate(activations[i], a, 2 * i, 2 * i + 1, n)
+            _combine(combines[i], a, left, right, 2 * i, whole)
+        _activate(activations[i], a, 2 * i, 2 * i + 1, whole)
         if i == c_into:
-            _combine(combines[nodes], a, 2 * i + 1, injected + 2, injected, n)
-            _activate(activations[nodes], a, injected, injected + 1, n)
+            _combine(combines[nodes], a, 2 * i + 1, injected + 2, injected, whole)
+            _activate(activations[nodes], a, injected, injected + 1, whole)
 
 
-@_jit
+@jit
 def forward_step(
     combines: Any,
     activations: Any,
@@ -235,90 +226,108 @@ def forward_step(
 ) -> None:
     """One step of `rows` sequences, from row `start` of the packed arrays.
 
-    z, v [N, B * H]: input and hidden products. c_before [.., H] from row `c_start`. Writes h and c
+    z, v [N, B * H]: input and hidden products, which may be bfloat16 (`array_of`). c_before
+    [.., H] from row `c_start`. Writes h and c
     to `out` and `c_out` [N, H], and h * mask, what the next step multiplies, to the next
     `next_rows` rows of `onward` [N, H]. mask: [rows, H], or [0, H] for none.
     """
     units = out.shape[1]
     nodes = combines.shape[0] - 1
-    a = np.empty((2 * nodes + 3, TILE), out.dtype)
+    a = np.zeros((2 * nodes + 3, TILE), out.dtype)
     c = 2 * nodes + 2
     root = 2 * nodes - 1 if c_into != nodes - 1 else 2 * nodes + 1
-    for row in range(rows):
-        for first in range(0, units, TILE):
-            n = min(TILE, units - first)
-            for k in range(n):
-                a[c, k] = c_before[c_start + row, first + k]
-            _tree(combines, activations, c_into, z, v, start + row, first, units, a, n)
-            for k in range(n):
-                out[start + row, first + k] = a[root, k]
-            for k in range(n):
-                c_out[start + row, first + k] = a[2 * c_from, k]
-            if row < next_rows and mask.shape[0] > 0:
-                for k in range(n):
-                    onward[start + rows + row, first + k] = a[root, k] * mask[row, first + k]
-            elif row < next_rows:
-                for k in range(n):
-                    onward[start + rows + row, first + k] = a[root, k]
+    before, masks = c_before.reshape(-1)[c_start * units :], mask.reshape(-1)
+    h, state = out.reshape(-1)[start * units :], c_out.reshape(-1)[start * units :]
+    following = onward.reshape(-1)[(start + rows) * units :]
+    for first in range(0, rows * units, TILE):
+        n = min(TILE, rows * units - first)
+        for k in range(n):
+            a[c, k] = before[first + k]
+        row, unit = start + first // units, first % units
+        _tree(combines, activations, c_into, z, v, row, unit, units, a, n)
+        for k in range(n):
+            h[first + k] = a[root, k]
+        for k in range(n):
+            state[first + k] = a[2 * c_from, k]
+        goes_on = min(n, next_rows * units - first)
+        if masks.shape[0] > 0:
+            for k in range(goes_on):
+                following[first + k] = a[root, k] * masks[first + k]
+        else:
+            for k in range(goes_on):
+                following[first + k] = a[root, k]
 
 
-@_part
+@part
 def _leaf(
-    kind: int, z: Any, v: Any, i: int, g: Any, g_z: Any, g_v: Any, row: int, at: int, n: int
+    kind: int,
+    z: Any,
+    v: Any,
+    i: int,
+    g: Any,
+    g_z: Any,
+    g_v: Any,
+    row: int,
+    first: int,
+    units: int,
+    n: int,
 ) -> None:
     """Take g[i, :n] back through a leaf's combination."""
-    if kind == ADD:
-        for k in range(n):
-            g_z[row, at + k] = g[i, k]
-        for k in range(n):
-            g_v[row, at + k] = g[i, k]
-    elif kind == MULT:
-        for k in range(n):
-            g_z[row, at + k] = g[i, k] * v[row, at + k]
-        for k in range(n):
-            g_v[row, at + k] = g[i, k] * z[row, at + k]
-    else:
-        half, zero = g.dtype.type(0.5), g.dtype.type(0)
-        for k in range(n):
-            x, y, d = z[row, at + k], v[row, at + k], g[i, k]
-            g_z[row, at + k] = d if x > y else (half * d if x == y else zero)
-            g_v[row, at + k] = d if y > x else (half * d if x == y else zero)
+    half, zero = g.dtype.type(0.5), g.dtype.type(0)
+    done = 0
+    while done < n:
+        m, at = min(units - first, n - done), i * units + first
+        if kind == ADD:
+            for k in range(m):
+                g_z[row, at + k] = held_as(g_z, g[i, done + k])
+            for k in range(m):
+                g_v[row, at + k] = held_as(g_v, g[i, done + k])
+        elif kind == MULT:
+            for k in range(m):
+                g_z[row, at + k] = held_as(g_z, g[i, done + k] * wide(v[row, at + k]))
+            for k in range(m):
+                g_v[row, at + k] = held_as(g_v, g[i, done + k] * wide(z[row, at + k]))
+        else:
+            for k in range(m):
+                x, y, d = wide(z[row, at + k]), wide(v[row, at + k]), g[i, done + k]
+                g_z[row, at + k] = held_as(g_z, d if x > y else (half * d if x == y else zero))
+                g_v[row, at + k] = held_as(g_v, d if y > x else (half * d if x == y else zero))
+        done, row, first = done + m, row + 1, 0
 
 
-@_part
+@part
 def _arrive(
     g_out: Any,
     g_c_out: Any,
     mask: Any,
     g_onward: Any,
     g_c: Any,
-    goes_on: bool,
-    at: int,
-    row: int,
-    first: int,
+    goes_on: int,
     g: Any,
     nodes: int,
     n: int,
 ) -> None:
-    """Put the gradients of h_t and c_t into g[nodes - 1] and g[nodes + 1], see `backward_step`."""
+    """Put the gradients of h_t and c_t into g[nodes - 1] and g[nodes + 1], see `backward_step`.
+
+    All are flat, from the tile's first unit on; the next step took `goes_on` of its units.
+    """
     for k in range(n):
-        g[nodes - 1, k] = g_out[at, first + k]
+        g[nodes - 1, k] = g_out[k]
         g[nodes + 1, k] = 0
-    if goes_on:
-        for k in range(n):
-            g[nodes + 1, k] = g_c[row, first + k]
-        if mask.shape[0] > 0:
-            for k in range(n):
-                g[nodes - 1, k] += g_onward[row, first + k] * mask[row, first + k]
-        else:
-            for k in range(n):
-                g[nodes - 1, k] += g_onward[row, first + k]
+    for k in range(goes_on):
+        g[nodes + 1, k] = g_c[k]
+    if mask.shape[0] > 0:
+        for k in range(goes_on):
+            g[nodes - 1, k] += g_onward[k] * mask[k]
+    else:
+        for k in range(goes_on):
+            g[nodes - 1, k] += g_onward[k]
     if g_c_out.shape[0] > 0:
         for k in range(n):
-            g[nodes + 1, k] += g_c_out[at, first + k]
+            g[nodes + 1, k] += g_c_out[k]
 
 
-@_jit
+@jit
 def backward_step(
     combines: Any,
     activations: Any,
@@ -348,40 +357,46 @@ def backward_step(
     units = g_out.shape[1]
     nodes = combines.shape[0] - 1
     leaves = (nodes + 1) // 2
-    a = np.empty((2 * nodes + 3, TILE), g_out.dtype)
-    g = np.empty((nodes + 2, TILE), g_out.dtype)
+    a = np.zeros((2 * nodes + 3, TILE), g_out.dtype)
+    g = np.zeros((nodes + 2, TILE), g_out.dtype)
     c, injected = 2 * nodes + 2, 2 * nodes
-    for row in range(rows):
-        at = start + row
-        for first in range(0, units, TILE):
-            n = min(TILE, units - first)
-            for k in range(n):
-                a[c, k] = c_before[c_start + row, first + k]
-            _tree(combines, activations, c_into, z, v, at, first, units, a, n)
-            goes_on = row < next_rows
-            _arrive(g_out, g_c_out, mask, g_onward, g_c, goes_on, at, row, first, g, nodes, n)
-            for i in range(nodes - 1, -1, -1):
-                if i == c_into:
-                    _through(activations[nodes], a, injected, injected + 1, g, i, n)
-                    _apart(combines[nodes], a, 2 * i + 1, c, g, i, i, nodes, n)
-                _through(activations[i], a, 2 * i, 2 * i + 1, g, i, n)
-                if i == c_from:
-                    for k in range(n):
-                        g[i, k] += g[nodes + 1, k]
-                if i >= leaves:
-                    left, right = 2 * (i - leaves), 2 * (i - leaves) + 1
-                    _apart(
-                        combines[i],
-                        a,
-                        injected + 1 if left == c_into else 2 * left + 1,
-                        injected + 1 if right == c_into else 2 * right + 1,
-                        g,
-                        i,
-                        left,
-                        right,
-                        n,
-                    )
-            for i in range(leaves):
-                _leaf(combines[i], z, v, i, g, g_z, g_v, at, i * units + first, n)
-            for k in range(n):
-                g_c[row, first + k] = g[nodes, k]
+    before, masks = c_before.reshape(-1)[c_start * units :], mask.reshape(-1)
+    g_h, g_state = g_out.reshape(-1)[start * units :], g_c_out.reshape(-1)[start * units :]
+    g_next, g_c_next = g_onward.reshape(-1), g_c.reshape(-1)
+    for first in range(0, rows * units, TILE):
+        n = min(TILE, rows * units - first)
+        whole = (n + VECTORS - 1) // VECTORS * VECTORS
+        row, unit = start + first // units, first % units
+        for k in range(n):
+            a[c, k] = before[first + k]
+        _tree(combines, activations, c_into, z, v, row, unit, units, a, n)
+        goes_on = min(n, next_rows * units - first)
+        _arrive(
+            g_h[first:], g_state[first:], masks[first:], g_next[first:], g_c_next[first:],
+            goes_on, g, nodes, n,
+        )  # fmt: skip
+        for i in range(nodes - 1, -1, -1):
+            if i == c_into:
+                _through(activations[nodes], a, injected, injected + 1, g, i, whole)
+                _apart(combines[nodes], a, 2 * i + 1, c, g, i, i, nodes, whole)
+            _through(activations[i], a, 2 * i, 2 * i + 1, g, i, whole)
+            if i == c_from:
+                for k in range(whole):
+                    g[i, k] += g[nodes + 1, k]
+            if i >= leaves:
+                left, right = 2 * (i - leaves), 2 * (i - leaves) + 1
+                _apart(
+                    combines[i],
+                    a,
+                    injected + 1 if left == c_into else 2 * left + 1,
+                    injected + 1 if right == c_into else 2 * right + 1,
+                    g,
+                    i,
+                    left,
+                    right,
+                    whole,
+                )
+        for i in range(leaves):
+            _leaf(combines[i], z, v, i, g, g_z, g_v, row, unit, units, n)
+        for k in range(n):
+            g_c_next[first + k] = g[nodes, k]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,24 @@ class Output(nn.Module):
             yield self.cutoffs[0] + k, low, high
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed negative log-likelihood; features [N, units], targets int64 [N]."""
+        """Return the summed negative log-likelihood; features [N, units], targets int64 [N].
+
+        Differentiable once where it is compiled, on the processor.
+        """
+        low = torch.is_autocast_enabled(features.device.type)
+        kind = torch.get_autocast_dtype(features.device.type) if low else self.weight.dtype
+        known = kind in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
+        if features.device.type != "cpu" or not known or torch.compiler.is_compiling():
+            return self.plain_loss(features, targets)
+        weights = [self.weight, self.bias]
+        if self.ranges is not None:
+            weights += [self.ranges.weight, self.ranges.bias]
+        tails = tuple(self._tails())
+        total: Tensor = _Loss.apply(features, targets, self.cutoffs[0], tails, kind, *weights)  # type: ignore[no-untyped-call]
+        return total
+
+    def plain_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Return what `loss` does, by PyTorch's own operations."""
         first = targets
         total = features.new_zeros(())
         for token, low, high in self._tails():
@@ -79,3 +97,79 @@ class Output(nn.Module):
             logits = F.linear(features, self.weight[low:high], self.bias[low:high])
             parts.append(head[:, token : token + 1] + logits.log_softmax(1))
         return torch.cat(parts, 1)
+
+
+class _Loss(torch.autograd.Function):
+    """The loss of `Output`: its logits are kept as their own gradient, in the products' type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        targets: Tensor,
+        first: int,
+        tails: tuple[tuple[int, int, int], ...],
+        kind: torch.dtype,
+        weight: Tensor,
+        bias: Tensor,
+        *ranges: Tensor,
+    ) -> Tensor:
+        from netwright.children.softmax import softmax_loss
+
+        x, w = features.to(kind), weight.to(kind)
+        g_bias, total, in_head = torch.empty_like(bias), bias.new_zeros(()), targets
+        places, gradients = [], []
+        for token, low, high in tails:
+            inside = (targets >= low) & (targets < high)
+            in_head = torch.where(inside, token, in_head)
+            rows = inside.nonzero().squeeze(1)
+            logits = x[rows] @ w[low:high].t()
+            total += softmax_loss(logits, bias[low:high], targets[rows] - low, g_bias[low:high])
+            places.append(rows)
+            gradients.append(logits)
+        logits, biases, g_biases = x @ w[:first].t(), bias[:first], g_bias[:first]
+        w_ranges = [r.to(kind) for r in ranges[:1]]
+        if ranges:
+            logits = torch.cat([logits, x @ w_ranges[0].t()], 1)
+            biases = torch.cat([biases, ranges[1]])
+            g_biases = torch.empty_like(biases)
+        total += softmax_loss(logits, biases, in_head, g_biases)
+        if ranges:
+            g_bias[:first] = g_biases[:first]
+        ctx.first, ctx.tails, ctx.kind = first, tails, features.dtype
+        ctx.save_for_backward(
+            x, w, g_bias, g_biases[first:], logits, *w_ranges, *places, *gradients
+        )
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, w, g_bias, g_range_bias, logits, *rest = ctx.saved_tensors
+        first, tails = ctx.first, ctx.tails
+        scaled, ranges = x * g, []
+        g_weight = torch.empty(w.shape, dtype=g_bias.dtype)
+        head = logits[:, :first]
+        g_x = head @ w[:first]
+        _transposed_product(head, scaled, g_weight[:first])
+        if tails:
+            in_ranges = logits[:, first:]
+            g_x += in_ranges @ rest[0]
+            g_ranges = torch.empty(rest[0].shape, dtype=g_bias.dtype)
+            _transposed_product(in_ranges, scaled, g_ranges)
+            ranges = [g_ranges, g_range_bias * g]
+        for k, (_, low, high) in enumerate(tails):
+            rows, part = rest[1 + k], rest[1 + len(tails) + k]
+            g_x.index_add_(0, rows, part @ w[low:high])
+            _transposed_product(part, scaled[rows], g_weight[low:high])
+        return (
+            (g_x * g).to(ctx.kind), None, None, None, None, g_weight, g_bias * g, *ranges
+        )  # fmt: skip
+
+
+def _transposed_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out = a.t() @ b, computed in their type."""
+    if a.dtype == out.dtype:
+        torch.mm(a.t(), b, out=out)
+    else:
+        out.copy_(a.t() @ b)

@@ -7,6 +7,7 @@ all arrays are those of a packed sequence: first all sequences' first steps, the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from netwright.spaces.recurrent import Cell
+
+PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
 
 _COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -127,22 +130,22 @@ class _Layer(torch.autograd.Function):
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         from netwright.children import kernel
+        from netwright.children.compiled import array_of
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
-        low = z.dtype != kind
         units = h0.shape[1]
-        wide = z.to(kind).contiguous()
+        held = (z if z.dtype in (kind, torch.bfloat16) else z.to(kind)).contiguous()
         first = c0.to(kind).contiguous()
         masks = torch.empty(0, units, dtype=kind) if mask is None else mask.to(kind).contiguous()
-        v = torch.empty_like(wide)
+        v = torch.empty_like(held)
         out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
-        by, across = kernel.program(cell), u.t()
-        z_, v_, out_, c_, onward_, masks_ = (t.numpy() for t in (wide, v, out, c, onward, masks))
+        by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0], kind)
+        z_, v_, out_, c_, onward_, masks_ = (array_of(t) for t in (held, v, out, c, onward, masks))
         before, before_start, start = first.numpy(), 0, 0
         for t, rows in enumerate(batch_sizes):
             end = start + rows
-            _product(onward[start:end], across, bias, v[start:end], low)
+            multiply(onward[start:end], v[start:end])
             following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
             kernel.forward_step(
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
@@ -153,28 +156,28 @@ class _Layer(torch.autograd.Function):
         ctx.biased = bias is not None
         ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(wide, v, u, first, c, onward, masks)
-        return out.to(z.dtype), c.to(c0.dtype if low else kind)
+        ctx.save_for_backward(held, v, u, first, c, onward, masks)
+        return out.to(z.dtype), c.to(c0.dtype if z.dtype != kind else kind)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         from netwright.children import kernel
+        from netwright.children.compiled import array_of
 
-        wide, v, u, first, c, onward, masks = ctx.saved_tensors
+        held, v, u, first, c, onward, masks = ctx.saved_tensors
         cell: Cell = ctx.cell
-        kind, sizes, units = wide.dtype, ctx.batch_sizes, c.shape[1]
-        low = ctx.kinds[0] != kind
+        kind, sizes, units = c.dtype, ctx.batch_sizes, c.shape[1]
         g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
         g_last = torch.empty(0, units, dtype=kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
-        g_z, g_v = torch.empty_like(wide), torch.empty_like(wide)
+        g_z, g_v = torch.empty_like(held), torch.empty_like(held)
         g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
-        by = kernel.program(cell)
-        arrays = (wide, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
+        by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0], kind)
+        arrays = (held, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
         z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
-            t.numpy() for t in arrays
+            array_of(t) for t in arrays
         )
         end, following = len(c), 0
         for t in range(len(sizes) - 1, -1, -1):
@@ -185,24 +188,51 @@ class _Layer(torch.autograd.Function):
                 *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
                 g_out_, g_last_, masks_, on_, g_c_, following, g_z_, g_v_,
             )  # fmt: skip
-            _product(g_v[start:end], u, None, g_onward[:rows], low)
+            multiply(g_v[start:end], g_onward[:rows])
             end, following = start, rows
         g_h0 = g_onward * masks if ctx.masked else g_onward
-        g_low = g_v.to(ctx.kinds[0])
-        g_u = g_low.t() @ onward.to(ctx.kinds[0]) if ctx.needs_input_grad[2] else None
-        g_bias = g_v.sum(0).to(ctx.kinds[0]) if ctx.biased else None
+        g_u = g_v.to(u.dtype).t() @ onward.to(u.dtype) if ctx.needs_input_grad[2] else None
+        g_bias = g_v.sum(0, dtype=kind).to(u.dtype) if ctx.biased else None
         return (
             None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
             None, None,
         )  # fmt: skip
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, low: bool) -> None:
-    """out = a @ b (+ bias), computed in b's type."""
-    if low:
-        a = a.to(b.dtype)
-        out.copy_(a @ b if bias is None else torch.addmm(bias, a, b))
-    elif bias is None:
-        torch.mm(a, b, out=out)
-    else:
-        torch.addmm(bias, a, b, out=out)
+def _multiplier(
+    weight: Tensor, bias: Tensor | None, rows: int, kind: torch.dtype
+) -> Callable[[Tensor, Tensor], object]:
+    """Return what sets its second argument to a @ weight.t() (+ bias), for a of up to `rows` rows.
+
+    The products are in `kind`, whatever a and its result are, but for large weights of bfloat16:
+    they are laid out once by oneDNN, which would do it again for each product. Small ones gain less
+    by bfloat16 than the call costs.
+    """
+    if weight.dtype == torch.bfloat16 and weight.numel() >= PACKED and _packs():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        linear = torch.ops.mkldnn._linear_pointwise
+        return lambda a, out: out.copy_(linear(a.to(torch.bfloat16), packed, bias, "none", [], ""))
+    across = weight.to(kind).t().contiguous()
+    added = None if bias is None else bias.to(kind)
+
+    def product(a: Tensor, out: Tensor) -> None:
+        a, direct = a.to(kind), out.dtype == kind
+        if added is not None:
+            made = torch.addmm(added, a, across, out=out if direct else None)
+        else:
+            made = torch.mm(a, across, out=out if direct else None)
+        if not direct:
+            out.copy_(made)
+
+    return product
+
+
+@functools.cache
+def _packs() -> bool:
+    """Say whether this torch can lay out weights of bfloat16 ahead, and the processor use them."""
+    operators = torch.ops.mkldnn
+    if not hasattr(operators, "_linear_pointwise") or not hasattr(
+        operators, "_reorder_linear_weight"
+    ):
+        return False
+    return bool(operators._is_mkldnn_bf16_supported())

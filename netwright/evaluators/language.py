@@ -26,7 +26,9 @@ from netwright.space import Architecture, SearchSpace
 from netwright.spaces.recurrent import cell_of
 from netwright.stopping import Rule
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
+from netwright.training.language_numerics import chosen_for
 from netwright.training.limits import Deadline, memory_limit
+from netwright.training.numerics import Numerics
 from netwright.training.seeded import seeded
 from netwright.trial import Evaluation, stopped_after
 
@@ -45,7 +47,8 @@ def core_of(space: SearchSpace, architecture: Architecture) -> Core:
 class LanguageEvaluator:
     """Trains the cells of a recurrent space as language models of one size on one text.
 
-    The text is read when first needed, once a process.
+    numerics: the precision, measured where it is None. The text is read when first needed, once a
+    process.
     """
 
     def __init__(
@@ -54,11 +57,14 @@ class LanguageEvaluator:
         data: TextSettings,
         recipe: LanguageRecipe | None = None,
         child: LanguageChildSettings | None = None,
+        *,
+        numerics: Numerics | None = None,
     ) -> None:
         self.space = space
         self.settings = data
         self.recipe = recipe or LanguageRecipe()
         self.child = child or LanguageChildSettings()
+        self.numerics = numerics
         self._data: SearchText | None = None
         self._limited: dict[int, LanguageEvaluator] = {}
 
@@ -79,7 +85,7 @@ class LanguageEvaluator:
         if train_limit not in self._limited:
             data = replace(self.settings, train_limit=train_limit)
             self._limited[train_limit] = LanguageEvaluator(
-                self.space, data, self.recipe, self.child
+                self.space, data, self.recipe, self.child, numerics=self.numerics
             )
         return self._limited[train_limit]
 
@@ -104,7 +110,8 @@ class LanguageEvaluator:
         rule: Rule | None = None,
     ) -> Evaluation:
         """Train a model of any cell, of "lstm" or of "gru", by the same loop."""
-        data = self.data
+        data, units = self.data, len(self.data.vocabulary)
+        numerics = self.numerics or chosen_for(recipe, child, units, device)
         started = time.perf_counter()
         deadline = Deadline(recipe.time_limit)
 
@@ -113,8 +120,18 @@ class LanguageEvaluator:
             return rule is not None and rule.stops(scores)
 
         with memory_limit(recipe.memory_limit), seeded(seed):
-            model = LanguageModel(core, len(data.vocabulary), child, recipe.dropouts, recipe.scale)
-            curve = train(model, data.train, data.valid, recipe, seed, device, deadline, stop=stop)
+            model = LanguageModel(core, units, child, recipe.dropouts, recipe.scale)
+            curve = train(
+                model,
+                data.train,
+                data.valid,
+                recipe,
+                seed,
+                device,
+                deadline,
+                stop=stop,
+                numerics=numerics,
+            )
         best = min(curve)
         return Evaluation(
             reward=reward_of(best, recipe),
@@ -157,14 +174,17 @@ def train_final(
     opened: Callable[[], None],
     device: str = "cpu",
     on_epoch: Callable[[int, float | None], None] | None = None,
+    numerics: Numerics | None = None,
 ) -> FinalLanguage:
     """Train on the training text, keep the epoch that validates best, then test once.
 
     Validation text only chooses the epoch, as is the custom for these corpora. A training that is
     lost after its first epoch ends there: the state of some cells overflows in the end. `opened` is
-    called before the test text is read.
+    called before the test text is read. numerics: of the training, measured where it is None; the
+    test is in float32, in which the network is used.
     """
     text = load_search_text(data)
+    numerics = numerics or chosen_for(recipe, child, len(text.vocabulary), device)
     started = time.perf_counter()
     best: list[Any] = [math.inf, None]
     curve: list[float] = []
@@ -181,7 +201,16 @@ def train_final(
                 on_epoch(epoch, None if value is None else score_of(value, text.unit))
 
         try:
-            train(model, text.train, text.valid, recipe, seed, device, on_epoch=keep)
+            train(
+                model,
+                text.train,
+                text.valid,
+                recipe,
+                seed,
+                device,
+                on_epoch=keep,
+                numerics=numerics,
+            )
         except ChildError as error:
             if not curve:
                 raise

@@ -182,7 +182,8 @@ class Config(ABC):
     def identity(self) -> dict[str, Any]:
         """Return what makes a study what it is: all but its length and where it runs.
 
-        The task is not among it; it follows from the space.
+        The task is not among it; it follows from the space. Nor is a precision that is left to the
+        machine.
         """
         data = self.to_dict()
         del data["study"]["trials"]
@@ -190,6 +191,8 @@ class Config(ABC):
             data.pop(name, None)
         if self.stopping.method == "none":
             del data["stopping"]  # studies of before there was the setting go on
+        if data.get("training", {}).get("precision") == "auto":
+            del data["training"]["precision"]  # likewise
         return data
 
     def fixed(self) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 
@@ -25,7 +25,7 @@ class ExecutionSettings:
     "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly;
     `device` where there are none. threads: of torch, in each worker, 0 leaves its own number.
     workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
-    cluster has room for. numerics: layout and precision of convolutional children where
+    cluster has room for. numerics: precision of children and layout of their images where
     training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
     a study notes what it began with. retries: how often a child whose worker died or was killed is
     tried again, >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for
@@ -65,6 +65,21 @@ class ExecutionSettings:
             _check_name(name)
         if self.numerics:
             Numerics.parse(self.numerics, "execution.numerics")
+
+    def settled(self, numerics: str, measure: Callable[[str], Numerics]) -> Self:
+        """Return it with `numerics` filled in, or what stands in it, or what is measured."""
+        found = numerics or self.numerics
+        if not found:
+            found = str(measure(self.devices[0] if self.devices else self.device))
+        return replace(self, numerics=found)
+
+    def noted(self, precision: str) -> Numerics | None:
+        """Return how children of this `precision` are computed, None where that is not noted."""
+        if self.numerics:
+            noted = Numerics.parse(self.numerics, "execution.numerics")
+            if precision in ("auto", noted.precision):
+                return noted
+        return None
 
     @contextmanager
     def running(self) -> Iterator[tuple[Executor, str]]:

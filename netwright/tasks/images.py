@@ -128,31 +128,16 @@ class ImageConfig(Config):
         data = {f"data.{name}": getattr(self.data, name) for name in split}
         return {**super().fixed(), "space": self.space, **data}
 
-    def identity(self) -> dict[str, Any]:
-        """Return what makes a study what it is; a precision left to the machine is no part of it.
-
-        Studies of before there was the setting go on.
-        """
-        data = super().identity()
-        if self.training.precision == "auto":
-            del data["training"]["precision"]
-        return data
-
     def settled(self, numerics: str = "") -> Self:
         """Return it with `execution.numerics` filled in."""
-        if not (numerics or self.execution.numerics):
-            device = self.execution.devices[0] if self.execution.devices else self.execution.device
-            numerics = str(chosen(self.training.precision, device))
-        kept = numerics or self.execution.numerics
-        return replace(self, execution=replace(self.execution, numerics=kept))
+        execution = self.execution.settled(
+            numerics, lambda device: chosen(self.training.precision, device)
+        )
+        return replace(self, execution=execution)
 
     def numerics(self, recipe: Recipe) -> Numerics | None:
         """Return how a child is computed, None where that is yet to be measured."""
-        if self.execution.numerics:
-            noted = Numerics.parse(self.execution.numerics, "execution.numerics")
-            if recipe.precision in ("auto", noted.precision):
-                return noted
-        return None
+        return self.execution.noted(recipe.precision)
 
     def make_space(self) -> SearchSpace:
         """Return the search space."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from netwright.children.language import LanguageChildSettings, parameters_at, solve_width
 from netwright.data.text import TextSettings
@@ -17,9 +17,11 @@ from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.language_network import FinishedLanguage
 from netwright.tasks.language_shown import ShownCell
 from netwright.training.language import LanguageRecipe
+from netwright.training.language_numerics import chosen_for
 from netwright.trial import Evaluation, Metric
 
 PTB: Mapping[str, Any] = {"vocabulary": 10_000}
+GUESSED = {"words": 10_000, "characters": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +126,26 @@ class LanguageConfig(Config):
         as_much = self.tune.train_limit in (0, self.data.train_limit)
         return as_long and as_much and super().tunes_like(search)
 
+    def settled(self, numerics: str = "") -> Self:
+        """Return it with `execution.numerics` filled in.
+
+        What is measured is a model of the children's size over `GUESSED` units where the vocabulary
+        is not set.
+        """
+        vocabulary = self.data.vocabulary or GUESSED[self.data.unit]
+        execution = self.execution.settled(
+            numerics, lambda device: chosen_for(self.training, self.child, vocabulary, device)
+        )
+        return replace(self, execution=execution)
+
     def make_space(self) -> SearchSpace:
         """Return the search space."""
         return recurrent.space(self.name, self.space)
 
     def make_evaluator(self, space: SearchSpace) -> LanguageEvaluator:
         """Return the evaluator, which reads no text before it is used."""
-        return LanguageEvaluator(space, self.data, self.training, self.child)
+        numerics = self.execution.noted(self.training.precision)
+        return LanguageEvaluator(space, self.data, self.training, self.child, numerics=numerics)
 
     def prepare(self, evaluator: LanguageEvaluator) -> dict[str, Any]:
         """Read the text; return its numbers and the width of a child of this budget."""
@@ -235,6 +250,7 @@ class LanguageConfig(Config):
             opened=opened,
             device=self.execution.device,
             on_epoch=on_epoch,
+            numerics=self.execution.noted(recipe.precision),
         )
         name = self.metric.name.replace(" ", "_")
         record = {

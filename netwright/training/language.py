@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from netwright.children.language import Dropouts, LanguageModel
+from netwright.children.language import Dropouts, LanguageModel, State
 from netwright.data.text import batchify, windows
 from netwright.errors import ChildError, ConfigError, out_of_range
-from netwright.training.limits import Deadline
+from netwright.training.limits import Deadline, no_denormals
+from netwright.training.numerics import PRECISIONS, UNFRAMED, Numerics
 from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
 
+PLAIN, NARROW = UNFRAMED
 LOOK = 50  # steps between looks at the loss
 
 
@@ -38,6 +40,8 @@ class LanguageRecipe:
     give_up: a loss above this many times that of a uniform guess, after `LOOK` steps, fails the
         child, > 1.
     time_limit: seconds, 0 for none. memory_limit: GiB allocated beyond the start, 0 for none.
+    precision: "float32", "bfloat16" or "auto", what is faster here
+        (netwright.training.language_numerics).
     """
 
     epochs: int = 35
@@ -64,6 +68,7 @@ class LanguageRecipe:
     give_up: float = 2.0
     time_limit: float = 0.0
     memory_limit: float = 0.0
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "steps", "eval_batch"):
@@ -89,6 +94,8 @@ class LanguageRecipe:
             _refuse("schedule", f"must be one of {', '.join(SCHEDULES)}", self.schedule)
         if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
             _refuse("drops", "must rise within (0, 1)", self.drops)
+        if self.precision not in PRECISIONS:
+            _refuse("precision", f"must be one of {', '.join(PRECISIONS)}", self.precision)
 
     @property
     def dropouts(self) -> Dropouts:
@@ -123,6 +130,43 @@ def reward_of(perplexity: float, recipe: LanguageRecipe) -> float:
     return recipe.reward_scale / perplexity**2
 
 
+def make_optimiser(
+    model: LanguageModel, recipe: LanguageRecipe, device: str = "cpu"
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe; its steps are fused where they can be."""
+    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.SGD
+    fused = torch.device(device).type in ("cpu", "cuda")
+    made: torch.optim.Optimizer = kind(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
+    )
+    return made
+
+
+def take_step(
+    model: LanguageModel,
+    optimiser: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    state: State,
+    recipe: LanguageRecipe,
+    numerics: Numerics,
+) -> tuple[Tensor, State]:
+    """Learn from one window, int64 [T, N] both; return the mean loss and the state after it."""
+    device = str(inputs.device)
+    with numerics.cast(device):
+        features, state = model(inputs, state)
+        total = model.output.loss(features.flatten(0, 1), targets.flatten()).float()
+    optimiser.zero_grad(set_to_none=True)
+    (total / inputs.shape[1]).backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if inputs.device.type != "cpu" or not norm <= recipe.clip:  # elsewhere to look would wait
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), recipe.clip, norm)
+    optimiser.step()
+    return total.detach() / targets.numel(), [(h.detach(), c.detach()) for h, c in state]
+
+
+@no_denormals()
 def train(
     model: LanguageModel,
     text: Tensor,
@@ -133,26 +177,23 @@ def train(
     deadline: Deadline | None = None,
     on_epoch: Callable[[int, float | None], None] | None = None,
     stop: Callable[[Sequence[float]], bool] | None = None,
+    numerics: Numerics | None = None,
 ) -> list[float]:
     """Train `model` on `text`, int64 [N]; return its perplexity on `valid` after each epoch.
 
     `seed` draws the dropout. `on_epoch` gets the epoch, from 1, and the perplexity. stop: asked
-    after each epoch with the perplexities so far; True ends the training there. Raises
-    `ChildError` where the loss is not finite or far above that of a guess, and `TimeLimitError`
-    past the deadline.
+    after each epoch with the perplexities so far; True ends the training there. numerics: the
+    precision, float32 by default unless the recipe has another. Raises `ChildError` where the loss
+    is not finite or far above that of a guess, and `TimeLimitError` past the deadline.
     """
     torch.manual_seed(seed)
+    numerics = numerics or (NARROW if recipe.precision == "bfloat16" else PLAIN)
     deadline = deadline or Deadline(recipe.time_limit)
     columns = batchify(text, recipe.batch).to(device)  # [N / batch, batch]
     if recipe.frequency_bias:
         model.output.start_from(torch.bincount(text, minlength=len(model.output.bias)))
     model = model.to(device)
-    parameters = list(model.parameters())
-    optimiser: torch.optim.Optimizer
-    if recipe.optimiser == "adam":
-        optimiser = torch.optim.Adam(parameters, weight_decay=recipe.weight_decay)
-    else:
-        optimiser = torch.optim.SGD(parameters, weight_decay=recipe.weight_decay)
+    optimiser = make_optimiser(model, recipe, device)
     losses = _Watch(recipe, len(model.output.bias))
     steps = math.ceil((len(columns) - 1) / recipe.steps)
     curve: list[float] = []
@@ -162,17 +203,13 @@ def train(
         for i, (inputs, targets) in enumerate(windows(columns, recipe.steps)):  # [T, batch] each
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(epoch, i / steps)
-            state = [(h.detach(), c.detach()) for h, c in state]
-            features, state = model(inputs, state)
-            total = model.output.loss(features.flatten(0, 1), targets.flatten())
-            optimiser.zero_grad(set_to_none=True)
-            (total / recipe.batch).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            optimiser.step()
-            losses.take(total.detach() / targets.numel())
+            loss, state = take_step(model, optimiser, inputs, targets, state, recipe, numerics)
+            losses.take(loss)
             deadline.check()
         losses.look()
-        value = perplexity(model, valid, recipe, device, deadline) if valid is not None else None
+        value = None
+        if valid is not None:
+            value = perplexity(model, valid, recipe, device, deadline, numerics)
         if value is not None:
             curve.append(value)
         if on_epoch is not None:
@@ -216,19 +253,22 @@ def perplexity(
     recipe: LanguageRecipe,
     device: str = "cpu",
     deadline: Deadline | None = None,
+    numerics: Numerics | None = None,
 ) -> float:
     """Return exp of the mean loss over `text`, int64 [N], read in `eval_batch` columns.
 
-    The state is carried from window to window; each column's first unit is only read. Raises
-    `ChildError` where it is not finite.
+    The state is carried from window to window; each column's first unit is only read. numerics:
+    float32 by default, in which a network is used. Raises `ChildError` where it is not finite.
     """
     model.eval()
+    numerics = numerics or PLAIN
     columns = batchify(text, min(recipe.eval_batch, max(1, len(text) // 2))).to(device)
     state = model.start(columns.shape[1])
     total, count = 0.0, 0
     for inputs, targets in windows(columns, recipe.steps):
-        features, state = model(inputs, state)
-        total += float(model.output.loss(features.flatten(0, 1), targets.flatten()))
+        with numerics.cast(device):
+            features, state = model(inputs, state)
+            total += float(model.output.loss(features.flatten(0, 1), targets.flatten()))
         count += targets.numel()
         if deadline is not None:
             deadline.check()

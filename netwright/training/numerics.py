@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -46,10 +46,11 @@ class Numerics:
     @classmethod
     def parse(cls, text: str, key: str) -> Numerics:
         """Return what `str` gave; raises `ConfigError`, which names `key`."""
-        for case in CASES:
+        known = dict.fromkeys((*CASES, *UNFRAMED))
+        for case in known:
             if str(case) == text:
                 return case
-        rule = f"must be one of {', '.join(map(str, CASES))}, or empty"
+        rule = f"must be one of {', '.join(map(str, known))}, or empty"
         raise ConfigError(out_of_range(key, rule, text, "''"))
 
     def model(self, model: nn.Module, device: str) -> nn.Module:
@@ -74,31 +75,41 @@ CASES = (
     Numerics("bfloat16", "channels_last"),
 )
 
+UNFRAMED = (Numerics("float32", "contiguous"), Numerics("bfloat16", "contiguous"))  # no images
+
 Measure = Callable[[str], list[float]]
 
 
 def chosen(
-    precision: str = "auto", device: str = "cpu", measure: Measure | None = None
+    precision: str = "auto",
+    device: str = "cpu",
+    measure: Measure | None = None,
+    cases: tuple[Numerics, ...] = CASES,
+    of: str = "",
 ) -> Numerics:
     """Return how children are trained fastest on `device`, at `precision` if that is not "auto".
 
-    measure: gives the steps a second of each of `CASES`, 0 where one cannot be run. The first
-    answer is kept, a file for each machine, and not measured again.
+    measure: gives the steps a second of each of `cases`, 0 where one cannot be run. The first
+    answer is kept, a file for each machine, and not measured again. of: names what is measured.
     """
-    cases = [case for case in CASES if precision in ("auto", case.precision)]
-    if len(cases) == 1:
-        return cases[0]
-    speeds = dict(zip(CASES, _speeds(device, torch.get_num_threads(), measure), strict=True))
-    plain = cases[0]
-    best = max(cases, key=lambda case: speeds[case])
+    fitting = [case for case in cases if precision in ("auto", case.precision)]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = _speeds(device, torch.get_num_threads(), measure, len(cases), of)
+    speeds = dict(zip(cases, found, strict=True))
+    plain = fitting[0]
+    best = max(fitting, key=lambda case: speeds[case])
     return best if speeds[best] > GAIN * speeds[plain] else plain
 
 
 @functools.lru_cache(maxsize=64)
-def _speeds(device: str, threads: int, measure: Measure | None) -> tuple[float, ...]:
+def _speeds(
+    device: str, threads: int, measure: Measure | None, cases: int, of: str
+) -> tuple[float, ...]:
     key = f"{_name(device)}, torch {torch_version()}, threads {threads}"
+    key += f", {of}" if of else ""
     speeds = kept(NAME, key)
-    if speeds is None or len(speeds) != len(CASES):
+    if speeds is None or len(speeds) != cases:
         speeds = (measure or measured)(device)
         keep(NAME, key, speeds)
     return tuple(speeds)
@@ -113,14 +124,21 @@ def _name(device: str) -> str:
 def measured(device: str) -> list[float]:
     """Return the training steps a second of each of `CASES`, side by side, the best of each.
 
-    The step is that of a small child whose third layer takes two outputs. With one thread its time
-    is the processor's, which other work beside it does not count in.
+    The step is that of a small child whose third layer takes two outputs.
     """
-    best = [float("inf")] * len(CASES)
-    open_cases = dict(enumerate(_step(case, device) for case in CASES))
+    return race([_step(case, device) for case in CASES], device)
+
+
+def race(steps: Sequence[Callable[[], object]], device: str) -> list[float]:
+    """Return how often a second each of `steps` can be run, by turns, the best of each; 0: never.
+
+    With one thread its time is the processor's, which other work beside it does not count in.
+    """
+    best = [float("inf")] * len(steps)
+    still = dict(enumerate(steps))
     end = time.perf_counter() + SECONDS
     for turn in range(ROUNDS):
-        for i, step in list(open_cases.items()):
+        for i, step in list(still.items()):
             try:
                 seconds = _timed(step, device)
             except (RuntimeError, NotImplementedError):
@@ -128,13 +146,13 @@ def measured(device: str) -> list[float]:
             if turn > 0:
                 best[i] = min(best[i], seconds)
             if turn > 0 and best[i] > HOPELESS * min(best):
-                del open_cases[i]
+                del still[i]
         if turn > 1 and time.perf_counter() > end:
             break
     return [1 / seconds for seconds in best]
 
 
-def _timed(step: Callable[[], None], device: str) -> float:
+def _timed(step: Callable[[], object], device: str) -> float:
     on_cpu = torch.device(device).type == "cpu"
     clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
     began = clock()

@@ -1,0 +1,102 @@
+"""How functions are compiled here, and bfloat16 for compiled functions, which know no such type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import torch
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
+_SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+
+
+def jit(function: _F) -> _F:
+    """Compile at the first call and keep it on disk."""
+    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
+    return compiled
+
+
+def part(function: _F) -> _F:
+    """Compile with its callers."""
+    compiled: _F = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+def summing(function: _F) -> _F:
+    """Compile with its callers; sums may be taken in any order."""
+    compiled: _F = numba.njit(**_SUMS)(function)
+    return compiled
+
+
+def array_of(tensor: Tensor) -> Any:
+    """Return the tensor's memory for compiled code; bfloat16 as uint16, the bits of it."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def wide(x: Any) -> Any:
+    """Return a number of an array of `array_of`, bfloat16 as float32; in compiled code only."""
+    raise NotImplementedError
+
+
+def held_as(array: Any, x: Any) -> Any:
+    """Return x as such an array holds it, rounded to the nearest; in compiled code only."""
+    raise NotImplementedError
+
+
+@intrinsic
+def _widened(context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _narrowed(context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.bitcast(args[0], word)
+        even = builder.and_(builder.lshr(bits, word(16)), word(1))
+        bits = builder.add(bits, builder.add(even, word(0x7FFF)))
+        return builder.trunc(builder.lshr(bits, word(16)), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@overload(wide)
+def _wide_by_type(x: Any) -> Any:
+    if x is types.uint16:
+
+        def widen(x: Any) -> Any:
+            return _widened(x)  # type: ignore[call-arg]
+
+        return widen
+
+    def plain(x: Any) -> Any:
+        return x
+
+    return plain
+
+
+@overload(held_as)
+def _held_by_type(array: Any, x: Any) -> Any:
+    if array.dtype is types.uint16:
+
+        def narrow(array: Any, x: Any) -> Any:
+            return _narrowed(x)  # type: ignore[call-arg]
+
+        return narrow
+
+    def plain(array: Any, x: Any) -> Any:
+        return x
+
+    return plain
