@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Size = tuple[int, int]
+Where = tuple[Size, Size]  # stride, padding
 Gradients = Sequence[Tensor | None]
 
 _LAST = torch.channels_last
@@ -50,7 +51,6 @@ def fast(x: Tensor) -> bool:
         and torch.get_num_threads() == 1
         and x.is_contiguous(memory_format=_LAST)
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
     )
 
 
@@ -118,7 +118,8 @@ class _Handed(torch.autograd.Function):
         takers, held = _takers(gradients, first)
         g = _like(first)
         like, address, pixels, channels = _sizes(g)
-        passes.added(like, takers, pixels, channels, *g.shape[2:], address)
+        height, width = g.shape[2:]
+        passes.added(like, takers, pixels, channels, height, width, address)
         del held
         return g, None
 
@@ -153,8 +154,9 @@ class _Halved(torch.autograd.Function):
             return None, None
         takers, held = _takers(gradients, first)
         g = _like(first, ctx.size)
-        like, address, *shape = _images(g)
-        passes.unpooled(like, ctx.place.data_ptr(), takers, *shape, address)
+        like, address, n, height, width, channels = _images(g)
+        place = ctx.place.data_ptr()
+        passes.unpooled(like, place, takers, n, height, width, channels, address)
         del held
         return g, None
 
@@ -194,7 +196,10 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         parts = _parts(g, ctx.shapes)
-        return (None, *(p if n else None for p, n in zip(parts, ctx.needs_input_grad[1:], strict=True)))
+        return (
+            None,
+            *(p if n else None for p, n in zip(parts, ctx.needs_input_grad[1:], strict=True)),
+        )
 
 
 def _parts(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
@@ -244,28 +249,40 @@ class ConvNormRelu(nn.Sequential):
         """Return the output so many times, see `handed`."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        grad = torch.is_grad_enabled()
-        if not fast(x) or (grad and not self.training):
-            return handed(super().forward(x), takers)
-        convolution, norm = self[0], self[1]
-        stride, weight = convolution.stride, convolution.weight
-        if convolution.kernel_size == (1, 1) and stride != (1, 1):
-            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        if not self.training:
-            return [self._used(x, stride)] * takers
+        convolution, norm = self._first_two()
+        training, grad = self.training, torch.is_grad_enabled()
+        one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
+        if not fast(x) or one or (grad and not training):
+            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return handed(y, takers)
+        where, weight = _where(convolution), convolution.weight
+        if convolution.kernel_size == (1, 1) and where[0] != (1, 1):
+            rows, columns = where[0]
+            x, where = x[:, :, ::rows, ::columns], ((1, 1), (0, 0))
+        if not training:
+            return [self._used(x, where)] * takers
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
-        where = (stride, convolution.padding)
         state = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
-        given = (where, state, self.rectify, takers)
-        return list(_ConvNormRelu.apply(x, weight, norm.weight, norm.bias, *given))  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
+            x, weight, norm.weight, norm.bias, where, state, self.rectify, takers
+        )
+        return list(found)
 
-    def _used(self, x: Tensor, stride: Size) -> Tensor:
+    def _first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        convolution, norm = self._modules["0"], self._modules["1"]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return convolution, norm
+
+    def _used(self, x: Tensor, where: Where) -> Tensor:
         """Normalise by the running moments, without gradients."""
         from netwright.children import passes
 
-        norm = self[1]
-        y = _convolved(x, self[0].weight.to(x.dtype), (stride, self[0].padding))
+        convolution, norm = self._first_two()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        y = _convolved(x, convolution.weight.to(x.dtype), where)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
@@ -273,9 +290,13 @@ class ConvNormRelu(nn.Sequential):
         return y
 
 
-_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+def _where(convolution: nn.Conv2d) -> Where:
+    stride, padding = convolution.stride, convolution.padding
+    assert not isinstance(padding, str)
+    return (stride[0], stride[1]), (padding[0], padding[1])
 
-Where = tuple[Size, Size]  # stride, padding
+
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 def _convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
@@ -333,7 +354,8 @@ class _ConvNormRelu(torch.autograd.Function):
             ctx.line.data_ptr(),
             ctx.rectify,
             takers,
-            *z.shape[2:],
+            z.shape[2],
+            z.shape[3],
             g.data_ptr(),
             g_gain.data_ptr(),
             g_bias.data_ptr(),

@@ -5,8 +5,8 @@ for bfloat16, which numpy has not; an address costs a call less than an array do
 are of float32. Sums are float32 over a tile of rows and float64 over tiles. A gradient that arrives
 from several takers is added up where it is needed, a tile at a time: `takers` is int64 [K, 4], of
 each the address of its first number and its steps from image to image, row to row and column to
-column, in numbers; channels are adjacent. NaN stays NaN everywhere. `netwright.children.joints` calls these, and
-its plain versions are what they are tested against.
+column, in numbers; channels are adjacent. NaN stays NaN everywhere. `netwright.children.joints`
+calls these, and its plain versions are what they are tested against.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, overload
 
 TILE = 2048  # numbers, which stay in the nearest cache
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_carray: Any = getattr(numba, "carray")  # noqa: B009, numba does not say that it exports it
 _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
@@ -46,8 +47,7 @@ def _put(a: Any, i: Any, value: Any) -> Any:
     raise NotImplementedError
 
 
-@intrinsic
-def _widened(typing: Any, bits: Any) -> Any:
+def _make_widened(typing: Any, bits: Any) -> Any:
     """bfloat16, as uint16 -> float32"""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -57,8 +57,10 @@ def _widened(typing: Any, bits: Any) -> Any:
     return types.float32(types.uint16), generate
 
 
-@intrinsic
-def _narrowed(typing: Any, value: Any) -> Any:
+_widened: Any = intrinsic(_make_widened)
+
+
+def _make_narrowed(typing: Any, value: Any) -> Any:
     """float32 -> bfloat16, as uint16, the nearest and of two the even one"""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -68,6 +70,9 @@ def _narrowed(typing: Any, value: Any) -> Any:
         return builder.trunc(builder.lshr(word, _word(16)), ir.IntType(16))
 
     return types.uint16(types.float32), generate
+
+
+_narrowed: Any = intrinsic(_make_narrowed)
 
 
 def _word(value: int) -> Any:
@@ -104,8 +109,7 @@ def _put_by_type(a: Any, i: Any, value: Any) -> Any:
     return narrow
 
 
-@intrinsic
-def _pointer(typing: Any, address: Any) -> Any:
+def _make_pointer(typing: Any, address: Any) -> Any:
     """An address as a pointer, for `carray`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -114,14 +118,17 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+_pointer: Any = intrinsic(_make_pointer)
+
+
 @_part
 def _array(address: int, shape: Any, like: Any) -> Any:
-    return numba.carray(_pointer(address), shape, like.dtype)
+    return _carray(_pointer(address), shape, like.dtype)
 
 
 @_part
 def _line(address: int, channels: int) -> Any:
-    return numba.carray(_pointer(address), (channels,), np.float32)
+    return _carray(_pointer(address), (channels,), np.float32)
 
 
 @_part
@@ -142,7 +149,7 @@ def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: in
             pointer = _pointer(takers[k, 0] + start * like.itemsize)
             target = to[done * channels : (done + n) * channels].reshape(n, channels)
             if column == channels:
-                g = numba.carray(pointer, (n * channels,), like.dtype)
+                g = _carray(pointer, (n * channels,), like.dtype)
                 flat = to[done * channels : (done + n) * channels]
                 if k == 0:
                     for i in range(n * channels):
@@ -151,7 +158,7 @@ def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: in
                     for i in range(n * channels):
                         flat[i] += _get(g, i)
             else:
-                pixels = numba.carray(pointer, (n, max(column, channels)), like.dtype)
+                pixels = _carray(pointer, (n, max(column, channels)), like.dtype)
                 for p in range(n):
                     q = p if column else 0
                     if k == 0:
@@ -211,7 +218,9 @@ def _moments(x: Any, mean: Any, variance: Any) -> None:
     _folded(two, channels, variance)
     for c in range(channels):
         d = mean[c] / m
-        variance[c] = max(0.0, variance[c] / m - d * d) if variance[c] == variance[c] else variance[c]
+        variance[c] = (
+            max(0.0, variance[c] / m - d * d) if variance[c] == variance[c] else variance[c]
+        )
         mean[c] = shift[c] + d
 
 
@@ -265,7 +274,7 @@ def normalised(
     source = _array(x, (m, channels), like)
     gain, bias = _line(of_weight, channels), _line(of_bias, channels)
     running_mean, running_variance = _line(of_mean, channels), _line(of_variance, channels)
-    line = numba.carray(_pointer(of_line), (4, channels), np.float32)
+    line = _carray(_pointer(of_line), (4, channels), np.float32)
     mean, variance = np.empty(channels), np.empty(channels)
     _moments(source, mean, variance)
     for c in range(channels):
@@ -349,7 +358,7 @@ def normalised_backward(
 ) -> None:
     """Undo `normalised`: `g` [M, C] is the gradient of x, the others [C] those of gain and bias."""
     source, target = _array(x, (m, channels), like), _array(g, (m, channels), like)
-    line = numba.carray(_pointer(of_line), (4, channels), np.float32)
+    line = _carray(_pointer(of_line), (4, channels), np.float32)
     g_gain, g_bias = _line(of_g_weight, channels), _line(of_g_bias, channels)
     sums = np.empty((2, channels))
     _gathered(source, line[0], line[1], line[2], rectify, takers, height, width, target, sums)
@@ -364,9 +373,7 @@ def normalised_backward(
 
 
 @_jit
-def added(
-    like: Any, takers: Any, m: int, channels: int, height: int, width: int, g: int
-) -> None:
+def added(like: Any, takers: Any, m: int, channels: int, height: int, width: int, g: int) -> None:
     """g = the sum of what the takers send; [M, C]."""
     rows = _rows(m, channels)
     whole = _array(g, (m, channels), like)
@@ -391,7 +398,7 @@ def pooled(
     rows, columns = (height + 1) // 2, (width + 1) // 2
     source = _array(x, (images, height, width, channels), like)
     targets = _array(y, (images, rows, columns, channels), like)
-    all_places = numba.carray(_pointer(place), (images, rows, columns, channels), np.uint8)
+    all_places = _carray(_pointer(place), (images, rows, columns, channels), np.uint8)
     for n in range(images):
         for i in range(rows):
             top, below = source[n, 2 * i], source[n, min(2 * i + 1, height - 1)]
@@ -424,7 +431,7 @@ def unpooled(
     """Undo `pooled`: g [N, H, W, C] has what the takers send where `place` says, 0 elsewhere."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
     whole = _array(g, (images, height, width, channels), like)
-    all_places = numba.carray(_pointer(place), (images, rows, columns, channels), np.uint8)
+    all_places = _carray(_pointer(place), (images, rows, columns, channels), np.uint8)
     sent = np.empty(columns * channels, np.float32)
     d = sent.reshape(columns, channels)
     flat = whole.reshape(-1, channels)
