@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,10 @@ def _images(n: int, c: int, h: int, w: int, dtype: torch.dtype = torch.float32) 
     return x.requires_grad_()
 
 
+def _last(layer: ConvNormRelu) -> ConvNormRelu:
+    return layer.to(memory_format=LAST)  # type: ignore[call-overload,no-any-return]
+
+
 def _near(found: Tensor, wanted: Tensor, dtype: torch.dtype, scale: float = 1.0) -> None:
     assert found.shape == wanted.shape
     assert found.dtype == wanted.dtype
@@ -65,9 +70,9 @@ def test_a_layer_and_its_gradients_are_the_plain_ones(
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     layer = ConvNormRelu(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm, rectify)
-    layer = layer.to(memory_format=LAST)
+    layer = _last(layer)
     x, senders = _images(n, 3, h, w, dtype), torch.randn(takers, n, channels, h, w)
-    results = []
+    results: list[Any] = []
     for plainly in (True, False):
         one, x.grad = copy.deepcopy(layer), None
         with (
@@ -97,7 +102,7 @@ def test_a_layer_and_its_gradients_are_the_plain_ones(
 def test_evaluation_uses_the_running_moments() -> None:
     torch.manual_seed(0)
     layer = ConvNormRelu(nn.Conv2d(4, 6, (1, 1), (2, 1), bias=False), nn.BatchNorm2d(6))
-    layer = layer.to(memory_format=LAST)
+    layer = _last(layer)
     for _ in range(3):
         layer(_images(8, 4, 5, 5))
     layer.eval()
@@ -170,7 +175,7 @@ def test_gradients_of_several_takers_are_added_up() -> None:
 
 
 def test_what_is_not_finite_stays_so() -> None:
-    layer = ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)).to(memory_format=LAST)
+    layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
     x = _images(4, 2, 3, 3).detach()
     x[1, 0, 2, 2] = float("nan")
     assert fast(x)

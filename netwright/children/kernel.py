@@ -12,36 +12,18 @@ relative error of 2e-8 (4e-7 after rounding), in float64 the library's. NaN stay
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 
+from netwright.children.compiled import jit, part
 from netwright.spaces.recurrent import ACTIVATIONS, COMBINATIONS, Cell
 
 TILE = 512
 ADD, MULT = (COMBINATIONS.index(name) for name in ("add", "elem_mult"))
 TANH, SIGMOID, RELU, SIN = (ACTIVATIONS.index(n) for n in ("tanh", "sigmoid", "relu", "sin"))
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
-
-
-def _jit(function: _F) -> _F:
-    """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
-    return compiled
-
-
-def _part(function: _F) -> _F:
-    """Compile with its callers."""
-    compiled: _F = numba.njit(**_OPTIONS)(function)
-    return compiled
 
 
 def program(cell: Cell) -> tuple[Any, Any]:
@@ -82,7 +64,7 @@ def _tanh_by_type(x: Any) -> Any:
     return rational
 
 
-@_part
+@part
 def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
     """a[target, :n] = activation(a[source, :n])"""
     if kind == TANH:
@@ -105,7 +87,7 @@ def _activate(kind: int, a: Any, source: int, target: int, n: int) -> None:
             a[target, k] = a[source, k]
 
 
-@_part
+@part
 def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> None:
     """a[target, :n] = combination(a[left, :n], a[right, :n])"""
     if kind == ADD:
@@ -120,7 +102,7 @@ def _combine(kind: int, a: Any, left: int, right: int, target: int, n: int) -> N
             a[target, k] = x if x > y or x != x else y
 
 
-@_part
+@part
 def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: int) -> None:
     """Take the gradient g[row, :n] back through an activation."""
     if kind == TANH:
@@ -142,7 +124,7 @@ def _through(kind: int, a: Any, operand: int, value: int, g: Any, row: int, n: i
             g[row, k] *= math.cos(a[operand, k])
 
 
-@_part
+@part
 def _apart(
     kind: int, a: Any, left: int, right: int, g: Any, row: int, to: int, also: int, n: int
 ) -> None:
@@ -166,7 +148,7 @@ def _apart(
             g[also, k] = d if y > x else (half * d if x == y else zero)
 
 
-@_part
+@part
 def _join(kind: int, z: Any, v: Any, row: int, at: int, a: Any, target: int, n: int) -> None:
     """a[target, :n] = combination(z[row, at:], v[row, at:]), a leaf's products"""
     if kind == ADD:
@@ -181,7 +163,7 @@ def _join(kind: int, z: Any, v: Any, row: int, at: int, a: Any, target: int, n: 
             a[target, k] = x if x > y or x != x else y
 
 
-@_part
+@part
 def _tree(
     combines: Any,
     activations: Any,
@@ -215,7 +197,7 @@ def _tree(
             _activate(activations[nodes], a, injected, injected + 1, n)
 
 
-@_jit
+@jit
 def forward_step(
     combines: Any,
     activations: Any,
@@ -262,7 +244,7 @@ def forward_step(
                     onward[start + rows + row, first + k] = a[root, k]
 
 
-@_part
+@part
 def _leaf(
     kind: int, z: Any, v: Any, i: int, g: Any, g_z: Any, g_v: Any, row: int, at: int, n: int
 ) -> None:
@@ -285,7 +267,7 @@ def _leaf(
             g_v[row, at + k] = d if y > x else (half * d if x == y else zero)
 
 
-@_part
+@part
 def _arrive(
     g_out: Any,
     g_c_out: Any,
@@ -318,7 +300,7 @@ def _arrive(
             g[nodes + 1, k] += g_c_out[at, first + k]
 
 
-@_jit
+@jit
 def backward_step(
     combines: Any,
     activations: Any,

@@ -11,127 +11,26 @@ calls these, and its plain versions are what they are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic, overload
+
+from netwright.children.compiled import carray, get, jit, part, pointer, put
 
 TILE = 2048  # numbers, which stay in the nearest cache
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_carray: Any = getattr(numba, "carray")  # noqa: B009, numba does not say that it exports it
-_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 
-
-def _jit(function: _F) -> _F:
-    """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
-    return compiled
-
-
-def _part(function: _F) -> _F:
-    """Compile with its callers."""
-    compiled: _F = numba.njit(**_OPTIONS)(function)
-    return compiled
-
-
-def _get(a: Any, i: Any) -> Any:
-    raise NotImplementedError
-
-
-def _put(a: Any, i: Any, value: Any) -> Any:
-    raise NotImplementedError
-
-
-def _make_widened(typing: Any, bits: Any) -> Any:
-    """bfloat16, as uint16 -> float32"""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = builder.zext(arguments[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(word, _word(16)), ir.FloatType())
-
-    return types.float32(types.uint16), generate
-
-
-_widened: Any = intrinsic(_make_widened)
-
-
-def _make_narrowed(typing: Any, value: Any) -> Any:
-    """float32 -> bfloat16, as uint16, the nearest and of two the even one"""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = builder.bitcast(arguments[0], ir.IntType(32))
-        odd = builder.and_(builder.lshr(word, _word(16)), _word(1))
-        word = builder.add(builder.add(word, odd), _word(0x7FFF))
-        return builder.trunc(builder.lshr(word, _word(16)), ir.IntType(16))
-
-    return types.uint16(types.float32), generate
-
-
-_narrowed: Any = intrinsic(_make_narrowed)
-
-
-def _word(value: int) -> Any:
-    return ir.Constant(ir.IntType(32), value)
-
-
-@overload(_get)
-def _get_by_type(a: Any, i: Any) -> Any:
-    if a.dtype is not types.uint16:
-
-        def whole(a: Any, i: Any) -> Any:
-            return a[i]
-
-        return whole
-
-    def wide(a: Any, i: Any) -> Any:
-        return _widened(a[i])
-
-    return wide
-
-
-@overload(_put)
-def _put_by_type(a: Any, i: Any, value: Any) -> Any:
-    if a.dtype is not types.uint16:
-
-        def whole(a: Any, i: Any, value: Any) -> None:
-            a[i] = value
-
-        return whole
-
-    def narrow(a: Any, i: Any, value: Any) -> None:
-        a[i] = _narrowed(np.float32(value))
-
-    return narrow
-
-
-def _make_pointer(typing: Any, address: Any) -> Any:
-    """An address as a pointer, for `carray`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
-
-
-_pointer: Any = intrinsic(_make_pointer)
-
-
-@_part
+@part
 def _array(address: int, shape: Any, like: Any) -> Any:
-    return _carray(_pointer(address), shape, like.dtype)
+    return carray(pointer(address), shape, like.dtype)
 
 
-@_part
+@part
 def _line(address: int, channels: int) -> Any:
-    return _carray(_pointer(address), (channels,), np.float32)
+    return carray(pointer(address), (channels,), np.float32)
 
 
-@_part
+@part
 def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: int, to: Any) -> None:
     """to[:rows * C] = the sum of what the takers send to pixels first .. first + rows."""
     channels = like.shape[1]
@@ -146,58 +45,58 @@ def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: in
             y, x = pixel // width, pixel % width
             n = rows if dense else min(rows - done, width - x)
             start = (y // height) * image + (y % height) * row + x * column
-            pointer = _pointer(takers[k, 0] + start * like.itemsize)
+            place = pointer(takers[k, 0] + start * like.itemsize)
             target = to[done * channels : (done + n) * channels].reshape(n, channels)
             if column == channels:
-                g = _carray(pointer, (n * channels,), like.dtype)
+                g = carray(place, (n * channels,), like.dtype)
                 flat = to[done * channels : (done + n) * channels]
                 if k == 0:
                     for i in range(n * channels):
-                        flat[i] = _get(g, i)
+                        flat[i] = get(g, i)
                 else:
                     for i in range(n * channels):
-                        flat[i] += _get(g, i)
+                        flat[i] += get(g, i)
             else:
-                pixels = _carray(pointer, (n, max(column, channels)), like.dtype)
+                pixels = carray(place, (n, max(column, channels)), like.dtype)
                 for p in range(n):
                     q = p if column else 0
                     if k == 0:
                         for i in range(channels):
-                            target[p, i] = _get(pixels, (q, i))
+                            target[p, i] = get(pixels, (q, i))
                     else:
                         for i in range(channels):
-                            target[p, i] += _get(pixels, (q, i))
+                            target[p, i] += get(pixels, (q, i))
             done += n
 
 
-@_part
+@part
 def _tiled(values: Any, rows: int) -> Any:
     """[C] -> [rows * C], float32"""
     n = values.shape[0]
     found = np.empty(rows * n, np.float32)
     for row in range(rows):
-        part = found[row * n : (row + 1) * n]
+        piece = found[row * n : (row + 1) * n]
         for i in range(n):
-            part[i] = values[i]
+            piece[i] = values[i]
     return found
 
 
-@_part
+@part
 def _folded(tile: Any, channels: int, to: Any) -> None:
     """to[C] = the sum over a tile's rows, float64"""
     to[:] = 0
     for start in range(0, tile.shape[0], channels):
-        part = tile[start : start + channels]
+        piece = tile[start : start + channels]
         for c in range(channels):
-            to[c] += part[c]
+            to[c] += piece[c]
 
 
-@_part
+@part
 def _rows(m: int, channels: int) -> int:
     return max(1, min(m, TILE // channels))
 
 
-@_part
+@part
 def _moments(x: Any, mean: Any, variance: Any) -> None:
     """Write each channel's mean and (biased) variance over `x` [M, C], float64 [C]."""
     m, channels = x.shape
@@ -205,13 +104,13 @@ def _moments(x: Any, mean: Any, variance: Any) -> None:
     flat = x.reshape(-1)
     shift = np.empty(channels, np.float32)
     for c in range(channels):
-        shift[c] = _get(flat, c)
+        shift[c] = get(flat, c)
     shifts = _tiled(shift, rows)
     one, two = np.zeros(rows * channels, np.float32), np.zeros(rows * channels, np.float32)
     for first in range(0, m, rows):
-        part = flat[first * channels : min(first + rows, m) * channels]
-        for i in range(part.shape[0]):
-            d = _get(part, i) - shifts[i]
+        piece = flat[first * channels : min(first + rows, m) * channels]
+        for i in range(piece.shape[0]):
+            d = get(piece, i) - shifts[i]
             one[i] += d
             two[i] += d * d
     _folded(one, channels, mean)
@@ -224,7 +123,7 @@ def _moments(x: Any, mean: Any, variance: Any) -> None:
         mean[c] = shift[c] + d
 
 
-@_part
+@part
 def _scaled(x: Any, scale: Any, shift: Any, rectify: bool, y: Any) -> None:
     """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
     m, channels = x.shape
@@ -236,12 +135,12 @@ def _scaled(x: Any, scale: Any, shift: Any, rectify: bool, y: Any) -> None:
         start, end = first * channels, min(first + rows, m) * channels
         before, after = source[start:end], target[start:end]
         for i in range(end - start):
-            z = _get(before, i) * a[i] + b[i]
+            z = get(before, i) * a[i] + b[i]
             z = low if z <= low else z
-            _put(after, i, z)
+            put(after, i, z)
 
 
-@_jit
+@jit
 def scaled(
     like: Any, x: int, m: int, channels: int, scale: int, shift: int, rectify: bool, y: int
 ) -> None:
@@ -251,7 +150,7 @@ def scaled(
     _scaled(before, _line(scale, channels), _line(shift, channels), rectify, after)
 
 
-@_jit
+@jit
 def normalised(
     like: Any,
     x: int,
@@ -274,7 +173,7 @@ def normalised(
     source = _array(x, (m, channels), like)
     gain, bias = _line(of_weight, channels), _line(of_bias, channels)
     running_mean, running_variance = _line(of_mean, channels), _line(of_variance, channels)
-    line = _carray(_pointer(of_line), (4, channels), np.float32)
+    line = carray(pointer(of_line), (4, channels), np.float32)
     mean, variance = np.empty(channels), np.empty(channels)
     _moments(source, mean, variance)
     for c in range(channels):
@@ -287,7 +186,7 @@ def normalised(
     _scaled(source, line[0], line[1], rectify, _array(y, (m, channels), like))
 
 
-@_part
+@part
 def _gathered(
     x: Any,
     scale: Any,
@@ -317,17 +216,17 @@ def _gathered(
         before, after = source[start:end], target[start:end]
         _added(takers, x, first, some, height, width, d)
         for i in range(end - start):
-            v = _get(before, i)
+            v = get(before, i)
             z = v * a[i] + b[i]
             e = np.float32(0) if z <= low else d[i]
             one[i] += e
             two[i] += e * (v - centre[i])
-            _put(after, i, e)
+            put(after, i, e)
     _folded(one, channels, sums[0])
     _folded(two, channels, sums[1])
 
 
-@_part
+@part
 def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any) -> None:
     """g = g * of_g + x * of_x + constant by channel; [M, C]."""
     m, channels = x.shape
@@ -338,10 +237,10 @@ def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any) -> None:
         start, end = first * channels, min(first + rows, m) * channels
         before, after = source[start:end], target[start:end]
         for i in range(end - start):
-            _put(after, i, _get(after, i) * a[i] + _get(before, i) * b[i] + c[i])
+            put(after, i, get(after, i) * a[i] + get(before, i) * b[i] + c[i])
 
 
-@_jit
+@jit
 def normalised_backward(
     like: Any,
     x: int,
@@ -358,7 +257,7 @@ def normalised_backward(
 ) -> None:
     """Undo `normalised`: `g` [M, C] is the gradient of x, the others [C] those of gain and bias."""
     source, target = _array(x, (m, channels), like), _array(g, (m, channels), like)
-    line = _carray(_pointer(of_line), (4, channels), np.float32)
+    line = carray(pointer(of_line), (4, channels), np.float32)
     g_gain, g_bias = _line(of_g_weight, channels), _line(of_g_bias, channels)
     sums = np.empty((2, channels))
     _gathered(source, line[0], line[1], line[2], rectify, takers, height, width, target, sums)
@@ -372,7 +271,7 @@ def normalised_backward(
     _undone(source, target, line[0], of_x, constant)
 
 
-@_jit
+@jit
 def added(like: Any, takers: Any, m: int, channels: int, height: int, width: int, g: int) -> None:
     """g = the sum of what the takers send; [M, C]."""
     rows = _rows(m, channels)
@@ -384,10 +283,10 @@ def added(like: Any, takers: Any, m: int, channels: int, height: int, width: int
         _added(takers, whole, first, some, height, width, d)
         after = target[first * channels : (first + some) * channels]
         for i in range(after.shape[0]):
-            _put(after, i, d[i])
+            put(after, i, d[i])
 
 
-@_jit
+@jit
 def pooled(
     like: Any, x: int, images: int, height: int, width: int, channels: int, y: int, place: int
 ) -> None:
@@ -398,7 +297,7 @@ def pooled(
     rows, columns = (height + 1) // 2, (width + 1) // 2
     source = _array(x, (images, height, width, channels), like)
     targets = _array(y, (images, rows, columns, channels), like)
-    all_places = _carray(_pointer(place), (images, rows, columns, channels), np.uint8)
+    all_places = carray(pointer(place), (images, rows, columns, channels), np.uint8)
     for n in range(images):
         for i in range(rows):
             top, below = source[n, 2 * i], source[n, min(2 * i + 1, height - 1)]
@@ -406,18 +305,18 @@ def pooled(
             for j in range(columns):
                 left, right = 2 * j, min(2 * j + 1, width - 1)
                 for c in range(channels):
-                    best, at = _get(top, (left, c)), np.uint8(0)
-                    v = _get(top, (right, c))
+                    best, at = get(top, (left, c)), np.uint8(0)
+                    v = get(top, (right, c))
                     at, best = (np.uint8(1), v) if v > best or v != v else (at, best)
-                    v = _get(below, (left, c))
+                    v = get(below, (left, c))
                     at, best = (np.uint8(2), v) if v > best or v != v else (at, best)
-                    v = _get(below, (right, c))
+                    v = get(below, (right, c))
                     at, best = (np.uint8(3), v) if v > best or v != v else (at, best)
-                    _put(target, (j, c), best)
+                    put(target, (j, c), best)
                     places[j, c] = at
 
 
-@_jit
+@jit
 def unpooled(
     like: Any,
     place: int,
@@ -431,7 +330,7 @@ def unpooled(
     """Undo `pooled`: g [N, H, W, C] has what the takers send where `place` says, 0 elsewhere."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
     whole = _array(g, (images, height, width, channels), like)
-    all_places = _carray(_pointer(place), (images, rows, columns, channels), np.uint8)
+    all_places = carray(pointer(place), (images, rows, columns, channels), np.uint8)
     sent = np.empty(columns * channels, np.float32)
     d = sent.reshape(columns, channels)
     flat = whole.reshape(-1, channels)
@@ -445,8 +344,8 @@ def unpooled(
                 for j in range(columns):
                     for c in range(channels):
                         v = d[j, c] if places[j, c] == here else zero
-                        _put(target, (2 * j, c), v)
+                        put(target, (2 * j, c), v)
                     if 2 * j + 1 < width:
                         for c in range(channels):
                             v = d[j, c] if places[j, c] == beside else zero
-                            _put(target, (2 * j + 1, c), v)
+                            put(target, (2 * j + 1, c), v)
