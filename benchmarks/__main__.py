@@ -5,7 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import cell, controller, evidence, faults, overhead, scale, startup, words, workers
+from benchmarks import (
+    cell,
+    children,
+    controller,
+    evidence,
+    faults,
+    overhead,
+    scale,
+    startup,
+    words,
+    workers,
+)
 from netwright.compare_command import compare
 
 
@@ -24,6 +35,10 @@ def main() -> None:
     print("cell, the published one and two sampled at two sizes", flush=True)
     sys.argv = ["cell", "--sizes", "128", "256", "--sampled", "2"]
     cell.main()
+    print("children: two small ones against loops written by hand", flush=True)
+    short = ["--networks", "digits", "cifar10-small", "--batch", "32", "--rounds", "3"]
+    sys.argv = ["children", "speed", *short]
+    children.main()
     print("words: tokens a second beside nn.LSTM, the small size", flush=True)
     sys.argv = ["words", "--sizes", "small", "--rounds", "5"]
     words.main()

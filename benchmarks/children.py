@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from netwright.children.conv import build
+from netwright.children.joints import ConvNormRelu, plain
 from netwright.children.plan import ChildSettings
 from netwright.config import load_config
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
@@ -46,19 +47,23 @@ Labelled = tuple[Tensor, Tensor]
 # --- networks -----------------------------------------------------------------------------------
 
 
+def _layer(before: int, filters: int, stride: int = 1, rectify: bool = True) -> nn.Module:
+    convolution = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
+    return ConvNormRelu(convolution, nn.BatchNorm2d(filters), rectify)
+
+
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut that is padded with zeros (He et al. 2016)."""
 
     def __init__(self, before: int, filters: int) -> None:
         super().__init__()
         stride = 1 if before == filters else 2
-        self.one = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
-        self.two = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)])
+        self.one = _layer(before, filters, stride)
+        self.two = _layer(filters, filters, rectify=False)
         self.more, self.stride = filters - before, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norms[1](self.two(F.relu(self.norms[0](self.one(x)))))
+        y = self.two(self.one(x))
         if self.more:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
         return F.relu(x + y)
@@ -68,9 +73,7 @@ def resnet20(image: tuple[int, int, int], classes: int) -> nn.Module:
     """Return the ResNet-20 for CIFAR-10: 0.27M parameters."""
     widths = [16] * 4 + [32] * 3 + [64] * 3
     return nn.Sequential(
-        nn.Conv2d(image[0], 16, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
+        _layer(image[0], 16),
         *(Residual(a, b) for a, b in itertools.pairwise(widths)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -132,7 +135,7 @@ def multiplications(model: nn.Module, image: tuple[int, int, int]) -> int:
 
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), plain():
         model(torch.zeros(1, *image))
     for hook in hooks:
         hook.remove()
@@ -172,7 +175,10 @@ class Images(Dataset[Labelled]):
 
 
 class ByHand:
-    """A training loop of an afternoon, eager, with a DataLoader, in the numerics given."""
+    """A training loop of an afternoon, eager, with a DataLoader, in the numerics given.
+
+    The network's layers are torch's own.
+    """
 
     def __init__(self, case: Case, data: ImageSet, batch: int, numerics: Numerics) -> None:
         torch.manual_seed(0)
@@ -184,6 +190,10 @@ class ByHand:
         )
 
     def epoch(self) -> None:
+        with plain():
+            self._epoch()
+
+    def _epoch(self) -> None:
         self.model.train()
         for images, labels in self.loader:
             with self.numerics.cast("cpu"):

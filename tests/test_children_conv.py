@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netwright.children.conv import ConvNet, LocalContrastNorm, build, pad_to
+from netwright.children.conv import ConvNet, LocalContrastNorm, build
+from netwright.children.joints import pad_to
 from netwright.children.plan import IMAGE, ChildSettings, compile_plan
 from netwright.errors import ArchitectureError, ConfigError
 from netwright.space import Architecture, Choice, SearchSpace

@@ -13,6 +13,7 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+carray: Any = getattr(numba, "carray")  # noqa: B009, numba does not say that it exports it
 
 _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c may be fused
 _SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
@@ -100,3 +101,15 @@ def _held_by_type(array: Any, x: Any) -> Any:
         return x
 
     return plain
+
+
+def _make_pointer(context: Any, address: Any) -> Any:
+    """An address as a pointer, for `carray`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+pointer: Any = intrinsic(_make_pointer)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.children.joints import ConvNormRelu, averaged, fast, halved, handed, joined
 from netwright.children.plan import (
     IMAGE,
     ChildSettings,
@@ -110,18 +113,10 @@ def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
         bias=not settings.batch_norm,
     )
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    parts: list[nn.Module] = [convolution]
-    if settings.batch_norm:
-        parts.append(nn.BatchNorm2d(layer.channels, eps=settings.batch_norm_epsilon))
-    return nn.Sequential(*parts, nn.ReLU(inplace=True))
-
-
-def pad_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad `x` [N, C, H, W] to `size`, centred; an odd row goes below, a column right."""
-    rows, columns = size[0] - x.shape[2], size[1] - x.shape[3]
-    if rows == 0 and columns == 0:
-        return x
-    return F.pad(x, (columns // 2, -(-columns // 2), rows // 2, -(-rows // 2)))
+    if not settings.batch_norm:
+        return nn.Sequential(convolution, nn.ReLU(inplace=True))
+    norm = nn.BatchNorm2d(layer.channels, eps=settings.batch_norm_epsilon)
+    return ConvNormRelu(convolution, norm)
 
 
 class ConvNet(nn.Module):
@@ -137,41 +132,52 @@ class ConvNet(nn.Module):
             pooled(plan.layers[i].size, plan.level - plan.layers[i].level) for i in plan.outputs
         ]
         self._final_size = (max(s[0] for s in final), max(s[1] for s in final))
-        self._last_use = self._last_uses()
+        self._takers = self._count_takers()
 
-    def _last_uses(self) -> list[int]:
-        """For each layer, the last layer that takes it, so that memory can be let go there."""
-        last = [len(self.plan.layers)] * len(self.plan.layers)
-        for i in range(len(self.plan.layers)):
-            if i not in self.plan.outputs:
-                last[i] = max(n for n, taker in enumerate(self.plan.layers) if i in taker.inputs)
-        return last
+    def _count_takers(self) -> Counter[tuple[int, int]]:
+        """For each output pooled down to a level, how many take it: layers, pooling, classifier."""
+        taken = [(i, layer.level) for layer in self.plan.layers for i in layer.inputs]
+        found = Counter([*taken, *((i, self.plan.level) for i in self.plan.outputs)])
+        for i, level in sorted(found, key=lambda key: -key[1]):
+            own = 0 if i == IMAGE else self.plan.layers[i].level
+            for above in range(level - 1, own - 1, -1):
+                found[i, above] += 1
+                if found[i, above] > 1:
+                    break  # it is there for another, and so are those above it
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """`images` float [N, C, H, W] -> logits [N, classes]."""
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
-        outputs: dict[tuple[int, int], Tensor] = {(IMAGE, 0): images}
+        outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
-        def at(i: int, level: int) -> Tensor:
+        def taken(i: int, level: int) -> Tensor:
+            """Return an output to one of its takers; the last one leaves nothing behind."""
             if (i, level) not in outputs:
-                outputs[i, level] = F.max_pool2d(at(i, level - 1), 2, ceil_mode=True)
-            return outputs[i, level]
+                outputs[i, level] = halved(taken(i, level - 1), self._takers[i, level])
+            return outputs[i, level].pop()
 
         for n, (layer, module) in enumerate(zip(self.plan.layers, self.layers, strict=True)):
-            inputs = [pad_to(at(i, layer.level), layer.in_size) for i in layer.inputs]
-            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-            outputs[n, layer.level] = module(x)
-            for key in [k for k in outputs if k[0] != IMAGE and self._last_use[k[0]] == n]:
-                del outputs[key]
-        leaves = [pad_to(at(i, self.plan.level), self._final_size) for i in self.plan.outputs]
-        features = torch.cat(leaves, 1) if len(leaves) > 1 else leaves[0]
-        if torch.is_autocast_enabled(features.device.type):
-            return self._classified_in_full(features)
-        logits: Tensor = self.classifier(features.mean((2, 3)))
-        return logits
+            x = joined([taken(i, layer.level) for i in layer.inputs], layer.in_size)
+            takers = self._takers[n, layer.level]
+            if isinstance(module, ConvNormRelu) and fast(x) and not module._forward_hooks:
+                outputs[n, layer.level] = module.handed(x, takers)
+            else:
+                outputs[n, layer.level] = handed(module(x), takers)
+            del x
+        leaves = [taken(i, self.plan.level) for i in self.plan.outputs]
+        if all(fast(leaf) for leaf in leaves):
+            features = averaged(leaves, self._final_size)
+        else:
+            whole = joined(leaves, self._final_size)
+            full = torch.is_autocast_enabled(whole.device.type)
+            features = whole.mean((2, 3), dtype=torch.float32 if full else None)
+        return self._classified(features)
 
-    def _classified_in_full(self, features: Tensor) -> Tensor:
-        """Classify in float32: logits of 8 bits would tie."""
+    def _classified(self, features: Tensor) -> Tensor:
+        """Classify in float32 at least: logits of 8 bits would tie."""
+        if not torch.is_autocast_enabled(features.device.type):
+            logits: Tensor = self.classifier(features)
+            return logits
         with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.classifier(features.mean((2, 3), dtype=torch.float32))
-        return logits
+            return self._classified(features)

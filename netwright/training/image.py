@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from netwright.data.images import Pipeline
 from netwright.errors import ChildError, ConfigError, out_of_range
-from netwright.training.limits import Deadline
+from netwright.training.limits import Deadline, keep_memory
 from netwright.training.numerics import PRECISIONS, Numerics, chosen
 from netwright.training.schedules import step_rate
 
@@ -97,6 +97,7 @@ def train(
     deadline = deadline or Deadline(recipe.time_limit)
     numerics = numerics or chosen(recipe.precision, device)
     model = numerics.model(model, device)
+    keep_memory()
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,27 @@ class Deadline:
         """Raise `TimeLimitError` once the time is over."""
         if time.monotonic() > self._end:
             raise TimeLimitError(f"ran past its time limit of {self.seconds:g} s")
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Let memory that is freed stay with this process, where the C library is GNU's.
+
+    Otherwise tensors of some MiB are given back to the system and zeroed again at every step.
+    """
+    libc = _libc()
+    if libc is not None:
+        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_threshold, 2**30)
+
+
+def _libc() -> ctypes.CDLL | None:
+    try:
+        libc = ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 @contextmanager
@@ -53,6 +76,9 @@ def _bounded(gigabytes: float) -> Iterator[None]:
     if not gigabytes:
         yield
         return
+    libc = _libc()
+    if libc is not None:
+        libc.malloc_trim(0)  # what is kept unused would count as there before
     try:
         import resource
         from pathlib import Path

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.children.joints import ConvNormRelu
 from netwright.errors import ConfigError, out_of_range
 from netwright.machine import instructions, keep, kept, processor, torch_version
 from netwright.training.seeded import seeded
@@ -166,9 +167,7 @@ class _Child(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, 36, 3, padding=1, bias=False), nn.BatchNorm2d(36), nn.ReLU()
-            )
+            ConvNormRelu(nn.Conv2d(before, 36, 3, padding=1, bias=False), nn.BatchNorm2d(36))
             for before in (3, 36, 72)
         )
         self.classifier = nn.Linear(36, 10)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from netwright.children import joints
+from netwright.children.conv import build
+from netwright.children.joints import ConvNormRelu, averaged, fast, halved, handed, joined
+from netwright.space import Architecture, SearchSpace
+from tests.strategies import conv_architectures
+
+LAST = torch.channels_last
+# bfloat16 has 8 bits: a number is off by up to 2^-8 of itself, and sums by a little more
+BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+sizes = st.integers(1, 9)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _images(n: int, c: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = torch.randn(n, c, h, w).to(dtype).contiguous(memory_format=LAST)
+    return x.requires_grad_()
+
+
+def _last(layer: ConvNormRelu) -> ConvNormRelu:
+    return layer.to(memory_format=LAST)  # type: ignore[call-overload,no-any-return]
+
+
+def _near(found: Tensor, wanted: Tensor, dtype: torch.dtype, scale: float = 1.0) -> None:
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype
+    bound = BOUNDS[dtype] * scale * max(1.0, float(wanted.abs().max()))
+    assert float((found.float() - wanted.float()).abs().max()) <= bound
+
+
+def _both(plainly: bool) -> AbstractContextManager[None]:
+    return joints.plain() if plainly else nullcontext()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(2, 5),
+    st.integers(1, 70),
+    sizes,
+    sizes,
+    st.integers(1, 4),
+    st.sampled_from(sorted(BOUNDS, key=str)),
+    st.booleans(),
+)
+def test_a_layer_and_its_gradients_are_the_plain_ones(
+    n: int, channels: int, h: int, w: int, takers: int, dtype: torch.dtype, rectify: bool
+) -> None:
+    torch.manual_seed(channels)
+    norm = nn.BatchNorm2d(channels)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    layer = ConvNormRelu(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm, rectify)
+    layer = _last(layer)
+    x, senders = _images(n, 3, h, w, dtype), torch.randn(takers, n, channels, h, w)
+    results: list[Any] = []
+    for plainly in (True, False):
+        one, x.grad = copy.deepcopy(layer), None
+        with (
+            _both(plainly),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            outputs = one.handed(x, takers)
+        assert len(outputs) == takers
+        total = sum((y.float() * s).sum() for y, s in zip(outputs, senders, strict=True))
+        assert isinstance(total, Tensor)
+        total.backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        gradients = [x.grad, *(p.grad for p in one.parameters())]
+        results.append((outputs[0].detach(), gradients, dict(one.named_buffers())))
+    (y, gradients, buffers), (y_fast, gradients_fast, buffers_fast) = results
+    _near(y_fast, y, dtype)
+    for name in buffers:
+        torch.testing.assert_close(buffers_fast[name], buffers[name], rtol=1e-4, atol=1e-5)
+    if dtype == torch.float32:
+        for found, wanted in zip(gradients_fast, gradients, strict=True):
+            assert found is not None
+            assert wanted is not None
+            # of few pixels a channel's deviation can be tiny, which enlarges every rounding
+            _near(found, wanted, dtype, scale=50)
+
+
+def test_evaluation_uses_the_running_moments() -> None:
+    torch.manual_seed(0)
+    layer = ConvNormRelu(nn.Conv2d(4, 6, (1, 1), (2, 1), bias=False), nn.BatchNorm2d(6))
+    layer = _last(layer)
+    for _ in range(3):
+        layer(_images(8, 4, 5, 5))
+    layer.eval()
+    x = _images(8, 4, 5, 5).detach()
+    with torch.no_grad():
+        found = layer(x)
+        with joints.plain():
+            wanted = layer(x)
+    _near(found, wanted, torch.float32)
+    with joints.plain():
+        fixed = layer(x)
+    _near(layer(x).detach(), fixed.detach(), torch.float32)  # with gradients: the plain one
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 40), sizes, sizes, st.sampled_from(sorted(BOUNDS, key=str))
+)
+def test_pooling_and_its_gradient_are_exactly_the_plain_ones(
+    n: int, c: int, h: int, w: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(h * w)
+    x = _images(n, c, h, w, dtype)
+    x.data = (x.data * 2).round()  # with equals among the four
+    y, again = halved(x, 2)
+    sent = torch.randn_like(y)
+    torch.autograd.backward([y, again], [sent, torch.zeros_like(sent)])
+    found, x.grad = x.grad, None
+    wanted = F.max_pool2d(x, 2, ceil_mode=True)
+    wanted.backward(sent)  # type: ignore[no-untyped-call]
+    assert torch.equal(y, wanted)
+    assert found is not None
+    assert x.grad is not None
+    assert torch.equal(found, x.grad)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 20), sizes, sizes), min_size=1, max_size=4))
+def test_joining_and_averaging_are_padding_concatenation_and_mean(
+    shapes: list[tuple[int, int, int]],
+) -> None:
+    torch.manual_seed(0)
+    inputs = [_images(2, *shape) for shape in shapes]
+    size = max(s[1] for s in shapes), max(s[2] for s in shapes)
+    results = []
+    for plainly in (True, False):
+        for x in inputs:
+            x.grad = None
+        with _both(plainly):
+            whole = joined(inputs, size)
+            mean = averaged(inputs, size) if not plainly else whole.mean((2, 3))
+        torch.manual_seed(1)
+        total = (whole * torch.randn(whole.shape)).sum() + (mean * torch.randn(mean.shape)).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        results.append([whole.detach(), mean.detach(), *(x.grad for x in inputs)])
+    for found, wanted in zip(results[1], results[0], strict=True):
+        assert found is not None
+        assert wanted is not None
+        _near(found, wanted, torch.float32)
+
+
+def test_gradients_of_several_takers_are_added_up() -> None:
+    x = _images(2, 5, 4, 3)
+    one, two, three, unused = handed(x, 4)
+    slices = torch.cat([one, two], 1).square().sum() + three.mean((2, 3)).sum()
+    slices.backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, 4 * x.detach() + 1 / 12)
+    assert unused.shape == x.shape
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
+    x = _images(4, 2, 3, 3).detach()
+    x[1, 0, 2, 2] = float("nan")
+    assert fast(x)
+    y = layer(x)
+    assert torch.isnan(y).all()  # by the mean; a ReLU of comparisons alone would hide it
+    assert torch.isnan(halved(x, 1)[0]).sum() == 1
+
+
+def test_two_threads_and_other_layouts_take_the_plain_versions() -> None:
+    x = _images(2, 3, 4, 4)
+    assert fast(x)
+    assert not fast(x.double())
+    assert not fast(x.contiguous())
+    with joints.plain():
+        assert not fast(x)
+    torch.set_num_threads(2)
+    assert not fast(x)
+
+
+@settings(max_examples=15, deadline=None)
+@given(conv_architectures())
+def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture]) -> None:
+    torch.manual_seed(0)
+    child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
+    x = _images(4, 3, 9, 8).detach()
+    results = []
+    for plainly in (True, False):
+        one = copy.deepcopy(child)
+        with _both(plainly):
+            logits = one(x)
+        logits.square().sum().backward()
+        results.append((logits.detach(), [p.grad for p in one.parameters()]))
+    (logits, gradients), (logits_fast, gradients_fast) = results
+    _near(logits_fast, logits, torch.float32, scale=50)
+    for found, wanted in zip(gradients_fast, gradients, strict=True):
+        assert found is not None
+        assert wanted is not None
+        size = float(wanted.norm()) + 1e-3
+        assert float((found - wanted).norm()) <= 0.02 * size
