@@ -162,7 +162,7 @@ def test_the_map_keeps_few_knots() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"method": "median"}, "stopping.method must be one of none, halving; got 'median'"),
+        ({"method": "median"}, "stopping.method must be one of none, halving, short; got 'median'"),
         ({"rungs": ()}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (2, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
