@@ -101,6 +101,34 @@ def test_none_stops_nobody() -> None:
     assert rule_of(FOUR, [], StoppingSettings(), lower=False) is None
 
 
+def test_short_trainings_are_judged_by_their_one_score() -> None:
+    settings = StoppingSettings(method="short", share=0.25, keep=0.5, warmup=4)
+    first = rule_of(FOUR[:3], [], settings, lower=False)
+    assert first == Rule(rungs=(), short=0.25), "too few to compare with: all are trained whole"
+    assert not first.stops([0.0])
+    shorts = [whole(r.curve[0], reward=r.reward) for r in FOUR]
+    rule, plain = (
+        rule_of(r, [], s, lower=False) for r, s in ((shorts, settings), (FOUR, SETTINGS))
+    )
+    assert rule is not None
+    assert plain is not None
+    assert rule == Rule(rungs=plain.rungs[:1], short=0.25)
+    assert rule.stops([0.39])
+    assert not rule.stops([0.4])
+    assert rule.reward([0.275]) == pytest.approx(2.0)
+
+
+def test_a_rule_of_an_older_journal_has_no_short_training() -> None:
+    rule = rule_of(FOUR, [], SETTINGS, lower=False)
+    assert rule is not None
+    older = {name: value for name, value in rule.to_dict().items() if name != "short"}
+    assert Rule.from_dict(older) == rule
+    assert set(SETTINGS.to_dict()) == {"method", "rungs", "keep", "warmup", "window"}
+    assert set(StoppingSettings(method="short").to_dict()) == {
+        *("method", "share", "keep", "warmup", "window")
+    }
+
+
 def test_isotonic_regression_pools_what_falls() -> None:
     pairs = [(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]
     assert isotonic(pairs) == [(1.0, 1.0), (2.5, 2.5), (4.0, 4.0)]
@@ -167,6 +195,7 @@ def test_the_map_keeps_few_knots() -> None:
         ({"rungs": (2, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"keep": 1.0}, r"stopping.keep must be in \(0, 1\); got 1.0"),
+        ({"share": 0.0}, r"stopping.share must be in \(0, 1\); got 0.0"),
         ({"warmup": 1}, "stopping.warmup must be 2 or more"),
         ({"window": 5}, "stopping.window must be stopping.warmup=10 or more; got 5"),
     ],
