@@ -189,14 +189,29 @@ def _rung(epoch: int, threshold: float, went_on: Sequence[Record], lower: bool) 
     passed = [reward for score, reward in pairs if score >= sign * threshold]
     if not passed:
         return None
-    least = min(passed)
-    knots = _thinned(isotonic(pairs))
+    knots = _below(_thinned(isotonic(pairs)), sign * threshold, min(passed))
     return Rung(
         epoch=epoch,
         threshold=threshold,
         scores=tuple(sign * score for score, _ in knots),
-        rewards=tuple(min(reward, least) for _, reward in knots),
+        rewards=tuple(reward for _, reward in knots),
     )
+
+
+def _below(
+    knots: Sequence[tuple[float, float]], threshold: float, least: float
+) -> list[tuple[float, float]]:
+    """Return the map's part below the threshold, squeezed so that it ends there at most at `least`.
+
+    Squeezed towards its lowest reward rather than cut off, which would tell all of the better ones
+    the same; cut off only where even that is above `least`.
+    """
+    lowest, top = knots[0][1], _linear(knots, threshold)
+    part = [(score, reward) for score, reward in knots if score < threshold]
+    if lowest >= least:
+        return [*((score, least) for score, _ in part), (threshold, least)]
+    scale = min(1.0, (least - lowest) / (top - lowest)) if top > lowest else 1.0
+    return [(x, lowest + scale * (y - lowest)) for x, y in [*part, (threshold, top)]]
 
 
 def isotonic(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -235,11 +250,17 @@ def _best(curve: Sequence[float], lower: bool) -> float:
 
 def _interpolate(rung: Rung, score: float, lower: bool) -> float:
     sign = -1.0 if lower else 1.0
-    xs, ys, x = [sign * s for s in rung.scores], rung.rewards, sign * score
-    right = bisect_right(xs, x)
+    return _linear(
+        [(sign * s, y) for s, y in zip(rung.scores, rung.rewards, strict=True)], sign * score
+    )
+
+
+def _linear(knots: Sequence[tuple[float, float]], x: float) -> float:
+    """Return the map at x: linear between knots, constant beyond."""
+    right = bisect_right(knots, x, key=lambda knot: knot[0])
     if right == 0:
-        return ys[0]
-    if right == len(xs):
-        return ys[-1]
-    x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
+        return knots[0][1]
+    if right == len(knots):
+        return knots[-1][1]
+    (x0, y0), (x1, y1) = knots[right - 1], knots[right]
     return y0 + (y1 - y0) * ((x - x0) / (x1 - x0))
