@@ -43,19 +43,26 @@ def test_the_threshold_is_what_the_best_half_reached_and_equal_scores_go_on() ->
 def test_a_stopped_child_is_told_the_isotonic_reward_of_those_that_went_on() -> None:
     rule = rule_of(FOUR, [], SETTINGS, lower=False)
     assert rule is not None
-    # Rung 1: (.3, 4) and (.4, 3) are one block, (.35, 3.5); of those at .4 or above the lowest
-    # reward is 3, which caps the block and the last knot.
-    assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.5))
-    assert rule.rungs[0].rewards == pytest.approx((1.0, 3.0, 3.0))
-    assert rule.reward([0.275]) == pytest.approx(2.0)  # half way from .2 to .35
+    # Rung 1: (.3, 4) and (.4, 3) are one block, (.35, 3.5); the regression gives 4 at the threshold
+    # of .4, and of those there or above the lowest reward is 3. So [1, 4] is squeezed to [1, 3].
+    assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.4))
+    assert rule.rungs[0].rewards == pytest.approx((1.0, 1 + 2.5 * 2 / 3, 3.0))
+    assert rule.reward([0.275]) == pytest.approx(1 + 2.5 / 3)  # half way from .2 to .35
     assert rule.reward([0.1]) == 1.0
-    assert rule.reward([0.39]) == 3.0
+    assert rule.reward([0.35]) < rule.reward([0.39]) < 3.0
     # Rung 2: best so far .3, .5, .6 and .7, rewards 1, 4, 5 and 3; the last three are one block of
-    # mean 4, capped by the 3 of who passed.
+    # mean 4 at .6, the threshold, squeezed to the 3 of who passed.
     assert rule.rungs[1].scores == pytest.approx((0.3, 0.6))
     assert rule.rungs[1].rewards == pytest.approx((1.0, 3.0))
     with pytest.raises(ValueError, match="must have reached a rung"):
         rule.reward([])
+
+
+def test_where_who_passed_did_worst_of_all_the_stopped_are_told_no_more() -> None:
+    known = [*FOUR[:3], whole(0.5, 0.6, 0.8, reward=0.5)]
+    rule = rule_of(known, [], SETTINGS, lower=False)
+    assert rule is not None
+    assert rule.reward([0.1]) == rule.reward([0.39]) == 0.5
 
 
 def test_lower_scores_may_be_the_better_ones() -> None:
@@ -115,7 +122,7 @@ def test_short_trainings_are_judged_by_their_one_score() -> None:
     assert rule == Rule(rungs=plain.rungs[:1], short=0.25)
     assert rule.stops([0.39])
     assert not rule.stops([0.4])
-    assert rule.reward([0.275]) == pytest.approx(2.0)
+    assert rule.reward([0.275]) == pytest.approx(plain.reward([0.275]))
 
 
 def test_a_rule_of_an_older_journal_has_no_short_training() -> None:
@@ -182,9 +189,9 @@ def test_the_map_keeps_few_knots() -> None:
     rule = rule_of(known, [], settings, lower=False)
     assert rule is not None
     rung: Rung = rule.rungs[0]
-    assert len(rung.scores) == 16
+    assert len(rung.scores) == 9, "those of 16 below the threshold, and it"
     assert rung.scores[0] == 0.0
-    assert rung.scores[-1] == 0.99
+    assert rung.scores[-1] == rung.threshold
 
 
 @pytest.mark.parametrize(
