@@ -1,16 +1,20 @@
 """What early stopping saves of a search on real children, and what it costs in quality.
 
-    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set KEY=VALUE]
+    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set K=V]
     python -m benchmarks.economy replay STUDY... [--keep 0.5] [--rungs 1,2,4] [--warmup 10]
 
-run: for each seed the full-training search and the same search under each arm's settings. Cost is
-counted in epochs of children (images are equal in all), which a busy machine does not change, and
-in seconds. The quality of a search after n trials is that of its best trial so far, retrained in
-full --retrain times with seeds that all arms share: the mean validation accuracy. An arm is there
-when it first reaches what the full search ends with, less --tolerance; its ratio is the epochs
-until then over those of the full search until it is there itself ("ratio"), and over all of the
-full search ("of all"). An arm that never gets there is counted with its whole cost, and said so.
-Studies stay in --out, are gone on with, and can be looked at by `netwright report`.
+run: for each seed the full-training search and the same search under each arm's settings: that is,
+controller, method of stopping, and what --arm adds. Cost is counted in epochs of
+children (images are equal in all; a short training's are its share of them), which a busy machine
+does not change, and in seconds. The quality of a search after n trials is that of its best trial so
+far, retrained in full --retrain times with seeds that all arms share: the mean validation accuracy.
+An arm is there when it first reaches what the reference ends with, less --tolerance; until then it
+took a share of the epochs that the reference took until it was there itself ("ratio"), and of all
+of the reference's ("of all"). An arm that never gets there is counted with its whole cost, and said
+so. Its quality is also told once it has spent --share of the reference's epochs. The reference is
+the paper's controller with full training, and then the guided one with full training. Once all
+searches are over each one's network is trained for good and tested. Studies stay in --out, are gone
+on with, and can be looked at by `netwright report`.
 
 replay: rules on the recorded curves of full trainings, proposal by proposal, without training
 anything: the share of epochs that they leave, the best few that they stop, and how what is told of
@@ -27,9 +31,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from netwright.config import load_config
 from netwright.report.statistics import interval
@@ -53,7 +59,6 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "guided rung": (*GUIDED, *RUNG),
     "guided short": (*GUIDED, *SHORT_FIRST),
 }
-SHARE = 0.2  # of the reference's epochs, after which arms are looked at too
 
 
 # --- searches on real children ------------------------------------------------------------------
@@ -210,10 +215,12 @@ def run(args: argparse.Namespace) -> None:
         )
     for reference in (FULL, "guided"):
         if reference in rows:
-            compare(rows, reference, args.tolerance)
+            compare(rows, reference, args.tolerance, args.share)
 
 
-def compare(rows: Mapping[str, Sequence[Found]], reference: str, tolerance: float) -> None:
+def compare(
+    rows: Mapping[str, Sequence[Found]], reference: str, tolerance: float, share: float
+) -> None:
     """Print each arm beside the full search of `reference`, with 95% intervals over seeds."""
     heads = (
         "ratio",
@@ -221,7 +228,7 @@ def compare(rows: Mapping[str, Sequence[Found]], reference: str, tolerance: floa
         "of all, seconds",
         "whole search",
         "validation less its",
-        f"the same after {SHARE:g} of its epochs",
+        f"the same after {share:g} of its epochs",
         "test less its",
     )
     print(f"\nbeside {reference}:\n\n| arm | {' | '.join(heads)} | there |\n{'|---' * 9}|")
@@ -240,7 +247,7 @@ def compare(rows: Mapping[str, Sequence[Found]], reference: str, tolerance: floa
                     at.seconds / end.seconds if end.seconds else 0.0,
                     last.epochs / end.epochs,
                     last.quality - end.quality,
-                    found.at(SHARE * end.epochs).quality - end.quality,
+                    found.at(share * end.epochs).quality - end.quality,
                     found.tested - its.tested,
                 )
             )
@@ -296,15 +303,13 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
         left=spent / epochs,
         best=1 + sum((trial.reward or 0.0) > max(through.values()) for trial in order),
         lost=sum(trial.number not in through for trial in order[:5]),
-        rank=_spearman(told),
+        rank=spearman(*np.array(told).T) if len(told) > 2 else float("nan"),
     )
 
 
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    if len(pairs) < 3:
-        return float("nan")
-    columns = np.array(pairs).T  # [2, n]; equal values share the mean of their ranks
-    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in columns]
+def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the correlation of ranks; equal values share the mean of theirs."""
+    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in (one, other)]
     both = np.asarray(np.corrcoef(np.array(ranks, dtype=np.float64)))
     return float(both[0, 1])
 
@@ -338,6 +343,7 @@ def main() -> None:
     real.add_argument("--seeds", type=int, default=5)
     real.add_argument("--retrain", type=int, default=3)
     real.add_argument("--tolerance", type=float, default=0.0)
+    real.add_argument("--share", type=float, default=0.2)
     real.add_argument("--arm", action="append")
     real.add_argument("--only", nargs="*")
     real.add_argument("--set", action="append", default=[], dest="settings")
