@@ -135,7 +135,7 @@ class Economy:
         config = self.config(changes)
         epochs, seconds, best = 0.0, 0.0, -1.0
         points: list[Point] = []
-        for trial in study.trials:
+        for trial in study.trials[: config.study.trials]:
             epochs += epochs_of(trial, config.stopping.share * config.training.epochs)
             seconds += trial.evaluation.cost if trial.evaluation is not None else 0.0
             if trial.completed and trial.reward is not None and trial.reward > best:
@@ -308,9 +308,11 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
 
 
 def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the correlation of ranks; equal values share the mean of theirs."""
-    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in (one, other)]
-    both = np.asarray(np.corrcoef(np.array(ranks, dtype=np.float64)))
+    """Return the correlation of ranks, equal values sharing the mean of theirs; nan if all are."""
+    ranks = np.array([[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in (one, other)])
+    if (ranks == ranks[:, :1]).all(1).any():
+        return float("nan")
+    both = np.asarray(np.corrcoef(ranks.astype(np.float64)))
     return float(both[0, 1])
 
 
