@@ -1,16 +1,20 @@
 """What early stopping saves of a search on real children, and what it costs in quality.
 
-    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set KEY=VALUE]
+    python -m benchmarks.economy run digits --seeds 5 [--arm "NAME=KEY=VALUE;..."] [--set K=V]
     python -m benchmarks.economy replay STUDY... [--keep 0.5] [--rungs 1,2,4] [--warmup 10]
 
-run: for each seed the full-training search and the same search under each arm's settings. Cost is
-counted in epochs of children (images are equal in all), which a busy machine does not change, and
-in seconds. The quality of a search after n trials is that of its best trial so far, retrained in
-full --retrain times with seeds that all arms share: the mean validation accuracy. An arm is there
-when it first reaches what the full search ends with, less --tolerance; its ratio is the epochs
-until then over those of the full search until it is there itself ("ratio"), and over all of the
-full search ("of all"). An arm that never gets there is counted with its whole cost, and said so.
-Studies stay in --out, are gone on with, and can be looked at by `netwright report`.
+run: for each seed the full-training search and the same search under each arm's settings: that is,
+controller, method of stopping, and what --arm adds. Cost is counted in epochs of
+children (images are equal in all; a short training's are its share of them), which a busy machine
+does not change, and in seconds. The quality of a search after n trials is that of its best trial so
+far, retrained in full --retrain times with seeds that all arms share: the mean validation accuracy.
+An arm is there when it first reaches what the reference ends with, less --tolerance; until then it
+took a share of the epochs that the reference took until it was there itself ("ratio"), and of all
+of the reference's ("of all"). An arm that never gets there is counted with its whole cost, and said
+so. Its quality is also told once it has spent --share of the reference's epochs. The reference is
+the paper's controller with full training, and then the guided one with full training. Once all
+searches are over each one's network is trained for good and tested. Studies stay in --out, are gone
+on with, and can be looked at by `netwright report`.
 
 replay: rules on the recorded curves of full trainings, proposal by proposal, without training
 anything: the share of epochs that they leave, the best few that they stop, and how what is told of
@@ -24,27 +28,36 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from netwright.config import load_config
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed
 from netwright.stopping import Record, StoppingSettings, rule_of
 from netwright.study import Study
-from netwright.trial import Trial, TrialState
+from netwright.tasks.images import ImageConfig
+from netwright.trial import SHORT, Trial, TrialState
 from netwright.workspace import Workspace
 
 FULL = "full"
+GUIDED = ("controller.name=guided",)
+FEW = ("stopping.keep=0.1", "stopping.warmup=5")
+RUNG = ("stopping.method=halving", "stopping.rungs=[1]", *FEW)
+SHORT_FIRST = ("stopping.method=short", *FEW)
 ARMS: Mapping[str, tuple[str, ...]] = {
     FULL: (),
-    "one rung": ("stopping.method=halving", "stopping.rungs=[1]"),
-    "halving": ("stopping.method=halving",),
-    "keep a third": ("stopping.method=halving", "stopping.keep=0.33"),
+    "rung": RUNG,
+    "short": SHORT_FIRST,
+    "guided": GUIDED,
+    "guided rung": (*GUIDED, *RUNG),
+    "guided short": (*GUIDED, *SHORT_FIRST),
 }
 
 
@@ -61,10 +74,15 @@ class Economy:
     seed: int
     retrain: int
 
+    def config(self, changes: Sequence[str]) -> ImageConfig:
+        """Return the configuration of an arm."""
+        config = load_config(self.source, [*self.settings, *changes, f"study.seed={self.seed}"])
+        assert isinstance(config, ImageConfig), "on pictures"
+        return config
+
     def search(self, arm: str, changes: Sequence[str]) -> Study:
         """Return the finished search of an arm, gone on with if it was begun."""
-        changed = [*self.settings, *changes, f"study.seed={self.seed}"]
-        config = load_config(self.source, changed)
+        config = self.config(changes)
         torch.set_num_threads(config.execution.threads or torch.get_num_threads())
         place = Workspace(self.out / f"{arm.replace(' ', '-')}-{self.seed}")
         study = place.open()[1] if place.exists() else place.begin(config)
@@ -77,50 +95,94 @@ class Economy:
 
     def quality(self, study: Study, number: int) -> float:
         """Return the mean score of full retrainings of a trial's architecture; higher is better."""
-        cache = self.out / f"retrained-{self.seed}.json"
-        known = json.loads(cache.read_text()) if cache.exists() else {}
         architecture = study.trial(number).architecture
-        key = study.space.form(architecture)
+
+        def train(k: int) -> float:
+            assert study.evaluator is not None
+            seed = derive_seed(self.seed, k, "economy")
+            return study.evaluator.evaluate(architecture, seed, "cpu").score
+
+        return self._mean("retrained", study.space.form(architecture), train)
+
+    def tested(self, study: Study, number: int) -> float:
+        """Return the mean test accuracy of final trainings; each opening is journalled."""
+        architecture = study.trial(number).architecture
+
+        def train(k: int) -> float:
+            seed = derive_seed(self.seed, k, "economy")
+            finished = self.config(()).train_final(
+                study.space,
+                architecture,
+                point=None,
+                child_seed=seed,
+                opened=lambda: study.store.add_event("open_test", {"by": "economy"}),
+            )
+            return float(finished.record["test_accuracy"])
+
+        return self._mean("tested", study.space.form(architecture), train)
+
+    def _mean(self, what: str, key: str, train: Callable[[int], float]) -> float:
+        cache = self.out / f"{what}-{self.seed}.json"
+        known = json.loads(cache.read_text()) if cache.exists() else {}
         scores = known.setdefault(key, [])
-        assert study.evaluator is not None
         while len(scores) < self.retrain:
-            seed = derive_seed(self.seed, len(scores), "economy")
-            scores.append(study.evaluator.evaluate(architecture, seed, "cpu").score)
+            scores.append(train(len(scores)))
             cache.write_text(json.dumps(known, indent=1))
         return float(np.mean(scores[: self.retrain]))
 
-    def path(self, study: Study) -> list[Point]:
+    def path(self, study: Study, changes: Sequence[str]) -> list[Point]:
         """Return cost and quality of the best trial whenever there is a new one, and at the end."""
-        epochs, seconds, best = 0, 0.0, -1.0
+        config = self.config(changes)
+        epochs, seconds, best = 0.0, 0.0, -1.0
         points: list[Point] = []
-        for trial in study.trials:
-            epochs += epochs_of(trial)
+        for trial in study.trials[: config.study.trials]:
+            epochs += epochs_of(trial, config.stopping.share * config.training.epochs)
             seconds += trial.evaluation.cost if trial.evaluation is not None else 0.0
             if trial.completed and trial.reward is not None and trial.reward > best:
                 best = trial.reward
-                points.append(Point(epochs, seconds, self.quality(study, trial.number)))
+                quality = self.quality(study, trial.number)
+                points.append(Point(trial.number, epochs, seconds, quality))
         return [*points, replace(points[-1], epochs=epochs, seconds=seconds)]
 
 
 @dataclass(frozen=True)
 class Point:
-    """epochs, seconds: of all children so far. quality: of the best of them, retrained."""
+    """The best trial of a search so far, by number.
 
-    epochs: int
+    epochs, seconds: of all children so far. quality: of the best of them, retrained.
+    """
+
+    number: int
+    epochs: float
     seconds: float
     quality: float
 
 
-def epochs_of(trial: Trial) -> int:
-    """Return the epochs that a trial was trained for; a duplicate's are another's."""
+def epochs_of(trial: Trial, short: float = 0.0) -> float:
+    """Return the epochs that a trial was trained for; a duplicate's are another's.
+
+    short: those of a short training, for a trial that had one.
+    """
     if trial.evaluation is None or trial.duplicate_of is not None:
-        return 0
-    return len(trial.evaluation.curve)
+        return 0.0
+    return len(trial.evaluation.curve) + (short if SHORT in trial.evaluation.details else 0.0)
 
 
-def there(points: Sequence[Point], target: float) -> Point | None:
-    """Return the first point of that quality."""
-    return next((point for point in points if point.quality >= target), None)
+@dataclass(frozen=True)
+class Found:
+    """One search: its points, the last at its end; how many it stopped; its network, tested."""
+
+    points: list[Point]
+    stopped: int
+    tested: float
+
+    def there(self, target: float) -> Point | None:
+        """Return the first point of that quality."""
+        return next((point for point in self.points if point.quality >= target), None)
+
+    def at(self, epochs: float) -> Point:
+        """Return the last point that cost no more, the first one where none did."""
+        return next((p for p in self.points[::-1] if p.epochs <= epochs), self.points[0])
 
 
 def run(args: argparse.Namespace) -> None:
@@ -130,40 +192,69 @@ def run(args: argparse.Namespace) -> None:
         arms[name] = tuple(changes.split(";"))
     if args.only:
         arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
-    rows: dict[str, list[tuple[float, ...]]] = {}
-    print(
-        "\n| arm | seed | epochs | seconds | stopped | quality | there at | ratio |\n"
-        f"{'|---' * 8}|",
-        flush=True,
+    seeds = [
+        Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)
+        for seed in range(args.seeds)
+    ]
+    done = [
+        (one, name, study, one.path(study, changes))
+        for one in seeds
+        for name, changes in arms.items()
+        for study in [one.search(name, changes)]
+    ]
+    rows: dict[str, list[Found]] = {name: [] for name in arms}
+    print(f"\n| arm | seed | epochs | seconds | stopped | validation | test |\n{'|---' * 7}|")
+    for one, name, study, points in done:  # every search is over before a test image is read
+        end = points[-1]
+        stopped = sum(trial.state is TrialState.STOPPED for trial in study.trials)
+        rows[name].append(Found(points, stopped, one.tested(study, end.number)))
+        print(
+            f"| {name} | {one.seed} | {end.epochs:.0f} | {end.seconds:.0f} | {stopped} | "
+            f"{end.quality:.4f} | {rows[name][-1].tested:.4f} |",
+            flush=True,
+        )
+    for reference in (FULL, "guided"):
+        if reference in rows:
+            compare(rows, reference, args.tolerance, args.share)
+
+
+def compare(
+    rows: Mapping[str, Sequence[Found]], reference: str, tolerance: float, share: float
+) -> None:
+    """Print each arm beside the full search of `reference`, with 95% intervals over seeds."""
+    heads = (
+        "ratio",
+        "of all",
+        "of all, seconds",
+        "whole search",
+        "validation less its",
+        f"the same after {share:g} of its epochs",
+        "test less its",
     )
-    for seed in range(args.seeds):
-        one = Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)
-        full = one.path(one.search(FULL, ()))
-        target = full[-1].quality - args.tolerance
-        own = there(full, target) or full[-1]
-        for name, changes in arms.items():
-            study = one.search(name, changes)
-            points = full if name == FULL else one.path(study)
-            got = there(points, target)
-            at = got or points[-1]
-            stopped = sum(trial.state is TrialState.STOPPED for trial in study.trials)
-            ratios = (at.epochs / own.epochs, at.epochs / full[-1].epochs)
-            whole = points[-1].epochs / full[-1].epochs
-            lost = points[-1].quality - full[-1].quality
-            seconds = at.seconds / own.seconds if own.seconds else 0.0
-            rows.setdefault(name, []).append((*ratios, seconds, whole, lost, got is not None))
-            print(
-                f"| {name} | {seed} | {points[-1].epochs} | {points[-1].seconds:.0f} | {stopped} | "
-                f"{points[-1].quality:.4f} | {at.epochs if got else 'never'} | {ratios[0]:.2f} |",
-                flush=True,
+    print(f"\nbeside {reference}:\n\n| arm | {' | '.join(heads)} | there |\n{'|---' * 9}|")
+    for name, all_found in rows.items():
+        values, got = [], 0
+        for found, its in zip(all_found, rows[reference], strict=True):
+            end, last = its.points[-1], found.points[-1]
+            own = its.there(end.quality - tolerance) or end
+            first = found.there(end.quality - tolerance)
+            at = first or last
+            got += first is not None
+            values.append(
+                (
+                    at.epochs / own.epochs,
+                    at.epochs / end.epochs,
+                    at.seconds / end.seconds if end.seconds else 0.0,
+                    last.epochs / end.epochs,
+                    last.quality - end.quality,
+                    found.at(share * end.epochs).quality - end.quality,
+                    found.tested - its.tested,
+                )
             )
-    heads = ("ratio", "of all", "ratio of seconds", "whole search", "quality less full's", "there")
-    print(f"\n| arm | {' | '.join(heads)} |\n{'|---' * 7}|")
-    for name, values in rows.items():
-        columns = np.array(values, dtype=float)
-        told = [interval(columns[:, k]) for k in range(5)]
-        text = [f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in told]
-        print(f"| {name} | {' | '.join(text)} | {int(columns[:, 5].sum())} of {len(values)} |")
+        told = [interval(column) for column in np.array(values).T]
+        text = [f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in told[:4]]
+        text += [f"{i.mean:+.4f} [{i.low:+.4f}, {i.high:+.4f}]" for i in told[4:]]
+        print(f"| {name} | {' | '.join(text)} | {got} of {len(values)} |")
 
 
 # --- recorded curves ----------------------------------------------------------------------------
@@ -212,16 +303,16 @@ def replayed(trials: Sequence[Trial], settings: StoppingSettings, lower: bool) -
         left=spent / epochs,
         best=1 + sum((trial.reward or 0.0) > max(through.values()) for trial in order),
         lost=sum(trial.number not in through for trial in order[:5]),
-        rank=_spearman(told),
+        rank=spearman(*np.array(told).T) if len(told) > 2 else float("nan"),
     )
 
 
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    if len(pairs) < 3:
+def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the correlation of ranks, equal values sharing the mean of theirs; nan if all are."""
+    ranks = np.array([[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in (one, other)])
+    if (ranks == ranks[:, :1]).all(1).any():
         return float("nan")
-    columns = np.array(pairs).T  # [2, n]; equal values share the mean of their ranks
-    ranks = [[(c < v).sum() + (c == v).sum() / 2 for v in c] for c in columns]
-    both = np.asarray(np.corrcoef(np.array(ranks, dtype=np.float64)))
+    both = np.asarray(np.corrcoef(ranks.astype(np.float64)))
     return float(both[0, 1])
 
 
@@ -254,6 +345,7 @@ def main() -> None:
     real.add_argument("--seeds", type=int, default=5)
     real.add_argument("--retrain", type=int, default=3)
     real.add_argument("--tolerance", type=float, default=0.0)
+    real.add_argument("--share", type=float, default=0.2)
     real.add_argument("--arm", action="append")
     real.add_argument("--only", nargs="*")
     real.add_argument("--set", action="append", default=[], dest="settings")

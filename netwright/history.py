@@ -56,7 +56,7 @@ class History:
         assert self._first is not None
         assert trial.reward is not None
         record = Record(
-            curve=evaluation.curve,
+            curve=evaluation.judged,
             reward=trial.reward,
             whole=trial.state is TrialState.COMPLETED,
         )

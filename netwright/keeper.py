@@ -209,7 +209,7 @@ class Keeper:
             done, reward = TrialState.COMPLETED, result.reward
             rule = self._rules.get(trial.batch)
             if rule is not None and STOPPED in result.details:
-                done, reward = TrialState.STOPPED, rule.reward(result.curve)
+                done, reward = TrialState.STOPPED, rule.reward(result.judged)
             return replace(trial, state=done, evaluation=result, reward=reward)
         if isinstance(result, Evaluation):
             reason = f"the score or reward is not finite: {result.score}, {result.reward}"

@@ -96,7 +96,9 @@ class Stoppable(Protocol):
         """Do as `evaluate`, but end after the epoch in which `rule.stops` the scores so far.
 
         The evaluation of a stopped child says so: its detail `trial.STOPPED` is that epoch. Nothing
-        else may change: its curve is the beginning of that of `evaluate`.
+        else may change: its curve is the beginning of that of `evaluate`. Where there is a
+        `rule.short`, the rule decides once, on the score of a short training with a schedule of its
+        own, which is the detail `trial.SHORT`; who passes is trained anew. `trial.trained` does it.
         """
 
 

@@ -90,7 +90,8 @@ def _shown(folder: Path, trial: int | None, settings: Sequence[str]) -> Shown:
         else str(found.state)
     )
     if found.stopped is not None:
-        score += f" when it was stopped after epoch {found.stopped}"
+        after = f"epoch {found.stopped}" if found.stopped else "its short training"
+        score += f" when it was stopped after {after}"
     title = f"{config.name}: trial {found.number}, {score}"
     return changed.show(title, study.space, found.architecture, study.store.header()["notes"])
 

@@ -2,7 +2,8 @@
 
 Asynchronous successive halving in its stopping form (Li et al., "A System for Massively Parallel
 Hyperparameter Tuning", MLSys 2020): after certain epochs, the rungs, a child goes on only where it
-is among the best of those that came as far before it. Everything here is a pure function of the
+is among the best of those that came as far before it. Or, with the same rule, after one short
+training with a whole schedule of its own, and then anew. Everything here is a pure function of the
 finished trials, worked out when a child is proposed and journalled with the proposal.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 from netwright.errors import ConfigError, out_of_range
 
-METHODS = ("none", "halving")
+METHODS = ("none", "halving", "short")
 KNOTS = 16  # of a rung's map, at most
 
 
@@ -24,15 +25,19 @@ KNOTS = 16  # of a rung's map, at most
 class StoppingSettings:
     """When a search stops its children early.
 
-    method: "none" or "halving". rungs: epochs after which a child may be stopped, from 1 and
-    rising; those from the last epoch on mean nothing. keep: the share of a rung's children that
-    goes on, in (0, 1). warmup: a rung stops nobody before so many children reached it, >= 2; the
-    first ones of a search are thus trained whole. window: how many of the latest trials a child
-    is compared with, >= warmup.
+    method: "none", "halving" (children stop after some epochs) or "short" (each is trained for a
+    share of the steps first, and whole only if that went well). rungs: of "halving", epochs after
+    which a child may be stopped, from 1 and rising; those from the last epoch on mean nothing.
+    share: of "short", the steps of a short training among those of a whole one, in (0, 1). keep:
+    the share of a rung's children, or of the shortly trained, that goes on, in (0, 1). warmup:
+    nobody is stopped at a rung before so many children reached it, >= 2; the first ones of a search
+    are thus trained whole. window: how many of the latest trials a child is compared with,
+    >= warmup.
     """
 
     method: str = "none"
     rungs: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    share: float = 0.125
     keep: float = 0.5
     warmup: int = 10
     window: int = 100
@@ -42,12 +47,19 @@ class StoppingSettings:
             _refuse("method", f"must be one of {', '.join(METHODS)}", self.method)
         if not self.rungs or list(self.rungs) != sorted({r for r in self.rungs if r >= 1}):
             _refuse("rungs", "must be epochs from 1 that rise", list(self.rungs))
-        if not 0 < self.keep < 1:
-            _refuse("keep", "must be in (0, 1)", self.keep)
+        for name in ("share", "keep"):
+            if not 0 < getattr(self, name) < 1:
+                _refuse(name, "must be in (0, 1)", getattr(self, name))
         if self.warmup < 2:
             _refuse("warmup", "must be 2 or more", self.warmup)
         if self.window < self.warmup:
             _refuse("window", f"must be stopping.warmup={self.warmup} or more", self.window)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what counts of it, as plain data; journals of "halving" had no `share`."""
+        data = asdict(self)
+        del data["rungs" if self.method == "short" else "share"]
+        return data
 
 
 def _refuse(name: str, rule: str, value: object) -> None:
@@ -58,8 +70,8 @@ def _refuse(name: str, rule: str, value: object) -> None:
 class Record:
     """A finished trial, as rules are made of them.
 
-    curve: its score after each epoch that it was trained. reward: what the controller was told.
-    whole: it was trained to its last epoch.
+    curve: its score after each epoch that it was trained, or the one of its short training.
+    reward: what the controller was told. whole: it was trained to its last epoch.
     """
 
     curve: tuple[float, ...]
@@ -84,10 +96,15 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """When one child stops. lower: lower scores are better."""
+    """When one child stops. lower: lower scores are better.
+
+    short: the share of the steps of a first, short training, whose score is then the curve that the
+    rule goes by; 0 for none. It may have no rung, where children train shortly and then whole.
+    """
 
     rungs: tuple[Rung, ...]
     lower: bool = False
+    short: float = 0.0
 
     def stops(self, curve: Sequence[float]) -> bool:
         """Say whether a child stops now, whose scores after each epoch were `curve`."""
@@ -124,13 +141,13 @@ class Rule:
             )
             for rung in data["rungs"]
         )
-        return cls(rungs=rungs, lower=bool(data["lower"]))
+        return cls(rungs=rungs, lower=bool(data["lower"]), short=float(data.get("short", 0.0)))
 
 
 def rule_of(
     records: Sequence[Record], first: Sequence[Record], settings: StoppingSettings, lower: bool
 ) -> Rule | None:
-    """Return the rule for the next child, None where none can be stopped yet.
+    """Return the rule for the next child, None where it is just trained whole.
 
     records: the latest finished trials, with which it is compared. first: the first ones of the
     search, trained whole, from which, too, is learned what a bad start leads to.
@@ -142,8 +159,9 @@ def rule_of(
     """
     if settings.method == "none":
         return None
+    short = settings.share if settings.method == "short" else 0.0
     rungs = []
-    for epoch in settings.rungs:
+    for epoch in (1,) if short else settings.rungs:
         reached = [r for r in records if _sound(r, epoch)]
         if len(reached) < settings.warmup:
             continue
@@ -153,7 +171,7 @@ def rule_of(
         rung = _rung(epoch, threshold, went_on, lower)
         if rung is not None:
             rungs.append(rung)
-    return Rule(rungs=tuple(rungs), lower=lower) if rungs else None
+    return Rule(rungs=tuple(rungs), lower=lower, short=short) if rungs or short else None
 
 
 def _sound(record: Record, epoch: int) -> bool:
@@ -171,14 +189,29 @@ def _rung(epoch: int, threshold: float, went_on: Sequence[Record], lower: bool) 
     passed = [reward for score, reward in pairs if score >= sign * threshold]
     if not passed:
         return None
-    least = min(passed)
-    knots = _thinned(isotonic(pairs))
+    knots = _below(_thinned(isotonic(pairs)), sign * threshold, min(passed))
     return Rung(
         epoch=epoch,
         threshold=threshold,
         scores=tuple(sign * score for score, _ in knots),
-        rewards=tuple(min(reward, least) for _, reward in knots),
+        rewards=tuple(reward for _, reward in knots),
     )
+
+
+def _below(
+    knots: Sequence[tuple[float, float]], threshold: float, least: float
+) -> list[tuple[float, float]]:
+    """Return the map's part below the threshold, squeezed so that it ends there at most at `least`.
+
+    Squeezed towards its lowest reward rather than cut off, which would tell all of the better ones
+    the same; cut off only where even that is above `least`.
+    """
+    lowest, top = knots[0][1], _linear(knots, threshold)
+    part = [(score, reward) for score, reward in knots if score < threshold]
+    if lowest >= least:
+        return [*((score, least) for score, _ in part), (threshold, least)]
+    scale = min(1.0, (least - lowest) / (top - lowest)) if top > lowest else 1.0
+    return [(x, lowest + scale * (y - lowest)) for x, y in [*part, (threshold, top)]]
 
 
 def isotonic(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -217,11 +250,17 @@ def _best(curve: Sequence[float], lower: bool) -> float:
 
 def _interpolate(rung: Rung, score: float, lower: bool) -> float:
     sign = -1.0 if lower else 1.0
-    xs, ys, x = [sign * s for s in rung.scores], rung.rewards, sign * score
-    right = bisect_right(xs, x)
+    return _linear(
+        [(sign * s, y) for s, y in zip(rung.scores, rung.rewards, strict=True)], sign * score
+    )
+
+
+def _linear(knots: Sequence[tuple[float, float]], x: float) -> float:
+    """Return the map at x: linear between knots, constant beyond."""
+    right = bisect_right(knots, x, key=lambda knot: knot[0])
     if right == 0:
-        return ys[0]
-    if right == len(xs):
-        return ys[-1]
-    x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
+        return knots[0][1]
+    if right == len(knots):
+        return knots[-1][1]
+    (x0, y0), (x1, y1) = knots[right - 1], knots[right]
     return y0 + (y1 - y0) * ((x - x0) / (x1 - x0))

@@ -340,7 +340,7 @@ def _named(stopping: StoppingSettings | None, lower: bool) -> dict[str, Any] | N
     """Return what a header says of early stopping; None, as in older journals, without it."""
     if stopping is None or stopping.method == "none":
         return None
-    return {**dataclasses.asdict(stopping), "lower": lower}
+    return {**stopping.to_dict(), "lower": lower}
 
 
 def _as_evaluator(evaluator: Evaluator | Function | None) -> Evaluator | None:

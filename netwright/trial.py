@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netwright.space import Architecture, Option
@@ -12,6 +12,7 @@ from netwright.stopping import Rule
 
 Detail = float | int | str
 STOPPED = "stopped"  # the detail of a child that a rule stopped: after which epoch
+SHORT = "short"  # the detail of a child that was shortly trained first: its score then
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,30 @@ class TrialState(enum.StrEnum):
     FAILED = "failed"
 
 
-def stopped_after(curve: Sequence[float], epochs: int) -> dict[str, Detail]:
-    """Return the detail of a child that was to be trained for `epochs`, none if it was."""
-    return {STOPPED: len(curve)} if len(curve) < epochs else {}
+Stop = Callable[[Sequence[float]], bool]
+Fit = Callable[[float, Stop | None], Sequence[float]]
+
+
+def trained(
+    fit: Fit, rule: Rule | None, epochs: int
+) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, Detail]]:
+    """Train a child under a rule; return its curve, the scores its own is of, and its details.
+
+    fit: trains a new one for a share of the steps, in (0, 1], asking after each epoch whether it
+    stops there; returns its scores, of which those of a short training may be of some epochs only.
+    epochs: of a whole training. The curve is empty where the child was shortly trained and no more.
+    """
+    details: dict[str, Detail] = {}
+    if rule is not None and rule.short:
+        scores = tuple(fit(rule.short, None))
+        details[SHORT] = min(scores) if rule.lower else max(scores)
+        if rule.stops([float(details[SHORT])]):
+            return (), scores, {**details, STOPPED: 0}
+        rule = None
+    curve = tuple(fit(1.0, rule.stops if rule is not None else None))
+    if len(curve) < epochs:
+        details[STOPPED] = len(curve)
+    return curve, curve, details
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +72,8 @@ class Evaluation:
     cost: seconds of training.
     parameters: weights of the child, 0 where that means nothing.
     details: further numbers and words for tables; "stopped" is the epoch after which a rule stopped
-        the child, whose score and reward are then those of its part of a training.
+        the child, whose score and reward are then those of its part of a training; "short" the
+        score of a short training before the whole one, which is at epoch 0.
     """
 
     reward: float
@@ -64,6 +87,11 @@ class Evaluation:
     def finite(self) -> bool:
         """Whether reward and score are numbers one can learn from."""
         return math.isfinite(self.reward) and math.isfinite(self.score)
+
+    @property
+    def judged(self) -> tuple[float, ...]:
+        """The scores that a rule goes by: a short training's if there was one, or the curve."""
+        return (float(self.details[SHORT]),) if SHORT in self.details else self.curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +138,7 @@ class Trial:
 
     @property
     def stopped(self) -> int | None:
-        """The epoch after which a rule stopped the child, None where none did."""
+        """The epoch after which a rule stopped it, 0 after a short training; None if none did."""
         if self.state is not TrialState.STOPPED or self.evaluation is None:
             return None
         return len(self.evaluation.curve)

@@ -43,19 +43,26 @@ def test_the_threshold_is_what_the_best_half_reached_and_equal_scores_go_on() ->
 def test_a_stopped_child_is_told_the_isotonic_reward_of_those_that_went_on() -> None:
     rule = rule_of(FOUR, [], SETTINGS, lower=False)
     assert rule is not None
-    # Rung 1: (.3, 4) and (.4, 3) are one block, (.35, 3.5); of those at .4 or above the lowest
-    # reward is 3, which caps the block and the last knot.
-    assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.5))
-    assert rule.rungs[0].rewards == pytest.approx((1.0, 3.0, 3.0))
-    assert rule.reward([0.275]) == pytest.approx(2.0)  # half way from .2 to .35
+    # Rung 1: (.3, 4) and (.4, 3) are one block, (.35, 3.5); the regression gives 4 at the threshold
+    # of .4, and of those there or above the lowest reward is 3. So [1, 4] is squeezed to [1, 3].
+    assert rule.rungs[0].scores == pytest.approx((0.2, 0.35, 0.4))
+    assert rule.rungs[0].rewards == pytest.approx((1.0, 1 + 2.5 * 2 / 3, 3.0))
+    assert rule.reward([0.275]) == pytest.approx(1 + 2.5 / 3)  # half way from .2 to .35
     assert rule.reward([0.1]) == 1.0
-    assert rule.reward([0.39]) == 3.0
+    assert rule.reward([0.35]) < rule.reward([0.39]) < 3.0
     # Rung 2: best so far .3, .5, .6 and .7, rewards 1, 4, 5 and 3; the last three are one block of
-    # mean 4, capped by the 3 of who passed.
+    # mean 4 at .6, the threshold, squeezed to the 3 of who passed.
     assert rule.rungs[1].scores == pytest.approx((0.3, 0.6))
     assert rule.rungs[1].rewards == pytest.approx((1.0, 3.0))
     with pytest.raises(ValueError, match="must have reached a rung"):
         rule.reward([])
+
+
+def test_where_who_passed_did_worst_of_all_the_stopped_are_told_no_more() -> None:
+    known = [*FOUR[:3], whole(0.5, 0.6, 0.8, reward=0.5)]
+    rule = rule_of(known, [], SETTINGS, lower=False)
+    assert rule is not None
+    assert rule.reward([0.1]) == rule.reward([0.39]) == 0.5
 
 
 def test_lower_scores_may_be_the_better_ones() -> None:
@@ -99,6 +106,34 @@ def test_scores_that_are_not_finite_are_left_out() -> None:
 
 def test_none_stops_nobody() -> None:
     assert rule_of(FOUR, [], StoppingSettings(), lower=False) is None
+
+
+def test_short_trainings_are_judged_by_their_one_score() -> None:
+    settings = StoppingSettings(method="short", share=0.25, keep=0.5, warmup=4)
+    first = rule_of(FOUR[:3], [], settings, lower=False)
+    assert first == Rule(rungs=(), short=0.25), "too few to compare with: all are trained whole"
+    assert not first.stops([0.0])
+    shorts = [whole(r.curve[0], reward=r.reward) for r in FOUR]
+    rule, plain = (
+        rule_of(r, [], s, lower=False) for r, s in ((shorts, settings), (FOUR, SETTINGS))
+    )
+    assert rule is not None
+    assert plain is not None
+    assert rule == Rule(rungs=plain.rungs[:1], short=0.25)
+    assert rule.stops([0.39])
+    assert not rule.stops([0.4])
+    assert rule.reward([0.275]) == pytest.approx(plain.reward([0.275]))
+
+
+def test_a_rule_of_an_older_journal_has_no_short_training() -> None:
+    rule = rule_of(FOUR, [], SETTINGS, lower=False)
+    assert rule is not None
+    older = {name: value for name, value in rule.to_dict().items() if name != "short"}
+    assert Rule.from_dict(older) == rule
+    assert set(SETTINGS.to_dict()) == {"method", "rungs", "keep", "warmup", "window"}
+    assert set(StoppingSettings(method="short").to_dict()) == {
+        *("method", "share", "keep", "warmup", "window")
+    }
 
 
 def test_isotonic_regression_pools_what_falls() -> None:
@@ -154,19 +189,20 @@ def test_the_map_keeps_few_knots() -> None:
     rule = rule_of(known, [], settings, lower=False)
     assert rule is not None
     rung: Rung = rule.rungs[0]
-    assert len(rung.scores) == 16
+    assert len(rung.scores) == 9, "those of 16 below the threshold, and it"
     assert rung.scores[0] == 0.0
-    assert rung.scores[-1] == 0.99
+    assert rung.scores[-1] == rung.threshold
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"method": "median"}, "stopping.method must be one of none, halving; got 'median'"),
+        ({"method": "median"}, "stopping.method must be one of none, halving, short; got 'median'"),
         ({"rungs": ()}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (2, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"keep": 1.0}, r"stopping.keep must be in \(0, 1\); got 1.0"),
+        ({"share": 0.0}, r"stopping.share must be in \(0, 1\); got 0.0"),
         ({"warmup": 1}, "stopping.warmup must be 2 or more"),
         ({"window": 5}, "stopping.window must be stopping.warmup=10 or more; got 5"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from netwright.children.language import LanguageChildSettings
 from netwright.config import load_config
@@ -19,7 +21,7 @@ from netwright.spaces import conv, recurrent
 from netwright.stopping import Rule, Rung, StoppingSettings
 from netwright.training.image import Recipe
 from netwright.training.language import LanguageRecipe
-from netwright.trial import STOPPED
+from netwright.trial import SHORT, STOPPED
 
 
 def _rule(threshold: float, lower: bool) -> Rule:
@@ -74,6 +76,48 @@ def test_a_stopped_child_is_the_beginning_of_a_whole_one(
     assert replace(went_on, cost=0.0) == replace(whole, cost=0.0)
 
 
+@pytest.mark.parametrize("kind", ["images", "words"])
+def test_a_child_is_shortly_trained_then_anew_as_if_it_had_not_been(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    evaluator: ImageEvaluator | LanguageEvaluator = request.getfixturevalue(kind)
+    lower = kind == "words"
+    architecture = evaluator.space.sample(random.Random(0))
+    whole = evaluator.evaluate(architecture, 5, "cpu")
+    passing = Rule(rungs=(), lower=lower, short=0.4)
+    found = evaluator.evaluate_until(architecture, 5, "cpu", passing)
+    score = float(found.details[SHORT])
+    assert score != whole.score
+    assert found.details == {**whole.details, SHORT: score}
+    assert replace(found, cost=0.0, details=whole.details) == replace(whole, cost=0.0)
+    worse = math.nextafter(score, -math.inf if lower else math.inf)
+    rung = Rung(epoch=1, threshold=worse, scores=(0.5,), rewards=(0.1,))
+    stopped = evaluator.evaluate_until(architecture, 5, "cpu", replace(passing, rungs=(rung,)))
+    assert (stopped.curve, stopped.score) == ((), score)
+    assert stopped.parameters == whole.parameters
+    assert stopped.details == {**found.details, STOPPED: 0}
+
+
+def test_a_short_training_has_the_whole_schedule_in_a_share_of_the_steps(
+    images: ImageEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def noted(optimiser: torch.optim.SGD) -> None:
+        rates.append(optimiser.param_groups[0]["lr"])
+        step(optimiser)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    images.recipe = replace(images.recipe, epochs=4)
+    rung = Rung(epoch=1, threshold=2.0, scores=(0.5,), rewards=(0.1,))
+    images.evaluate_until(
+        images.space.sample(random.Random(0)), 5, "cpu", Rule(rungs=(rung,), short=0.4)
+    )
+    # 140 training images are 5 batches of up to 32 an epoch, of which 2 are trained.
+    assert rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+
+
 def test_a_rung_at_the_last_epoch_stops_nothing(images: ImageEvaluator) -> None:
     images.recipe = replace(images.recipe, epochs=2)
     found = images.evaluate_until(
@@ -94,7 +138,8 @@ def test_the_section_is_part_of_a_study_only_where_it_stops_children() -> None:
     assert cells.make_study("sqlite://").store.header()["stopping"]["lower"] is True
 
 
-def test_a_search_on_pictures_marks_who_was_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["halving", "short"])
+def test_a_search_on_pictures_marks_who_was_stopped(method: str, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from netwright.cli import app
@@ -106,7 +151,7 @@ def test_a_search_on_pictures_marks_who_was_stopped(tmp_path: Path) -> None:
 
     folder = str(tmp_path / "s")
     settings = {
-        "stopping.method": "halving",
+        "stopping.method": method,
         "stopping.rungs": "[1]",
         "stopping.warmup": "2",
         "training.epochs": "2",
@@ -127,6 +172,7 @@ def test_a_search_on_pictures_marks_who_was_stopped(tmp_path: Path) -> None:
     assert not shown["failed"]
     assert all(row["stopped_after"] is None for row in shown["top"])
     one = shown["stopped"][0]
-    assert one["stopped_after"] == len(one["curve"]) == 1
-    assert "when it was stopped after epoch 1" in run("show", folder, str(one["trial"]))
+    assert one["stopped_after"] == len(one["curve"]) == (1 if method == "halving" else 0)
+    after = "epoch 1" if method == "halving" else "its short training"
+    assert f"when it was stopped after {after}" in run("show", folder, str(one["trial"]))
     assert json.loads(run("status", folder, "--json"))["stopped"] == len(shown["stopped"])

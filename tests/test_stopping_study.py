@@ -21,11 +21,12 @@ from netwright.space import Architecture
 from netwright.stopping import Rule, StoppingSettings
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
-from netwright.trial import STOPPED, Evaluation, Trial, TrialState
+from netwright.trial import SHORT, STOPPED, Evaluation, Trial, TrialState
 from tests.equal import outcome
 
 SPACE = choices_space(6, 3)
 STOPPING = StoppingSettings(method="halving", rungs=(1, 3), keep=0.5, warmup=8, window=30)
+SHORT_FIRST = StoppingSettings(method="short", share=0.25, keep=0.3, warmup=8, window=30)
 
 
 def _study(storage: str = "sqlite://", evaluator: object = None, **settings: object) -> Study:
@@ -56,6 +57,33 @@ def test_children_stop_at_rungs_and_their_curves_are_the_beginnings_of_whole_one
             trial.architecture, study.trials[trial.duplicate_of or trial.number].seed, "cpu"
         )
         assert trial.evaluation.curve == full.curve[: trial.stopped]
+
+
+def test_a_short_training_comes_first_and_who_passes_it_is_trained_anew() -> None:
+    study = _study(stopping=SHORT_FIRST)
+    study.run(60)
+    rules = [Rule.from_dict(event.payload["rule"]) for event in study.events("propose")]
+    assert [len(rule.rungs) for rule in rules[:3]] == [0, 0, 1]
+    task, stopped = Learning(SPACE, noise=0.1), 0
+    for trial in study.trials:
+        if trial.duplicate_of is not None:
+            continue
+        assert trial.evaluation is not None
+        score, rule = trial.evaluation.details[SHORT], rules[trial.batch]
+        assert trial.evaluation.judged == (score,)
+        assert rule.stops([float(score)]) == (trial.state is TrialState.STOPPED)
+        if trial.state is TrialState.STOPPED:
+            stopped += 1
+            assert (trial.stopped, trial.evaluation.curve) == (0, ())
+            assert (trial.score, trial.evaluation.cost) == (score, 2.0)  # a quarter of 8 epochs
+            assert trial.reward == rule.reward([float(score)])
+        else:
+            full = task.evaluate(trial.architecture, trial.seed, "cpu")
+            assert trial.evaluation.curve == full.curve
+            assert (trial.reward, trial.evaluation.cost) == (full.reward, 2.0 + full.cost)
+    assert 20 < stopped < 50
+    assert study.best.completed
+    assert summary(study.trials)["stopped"] >= stopped
 
 
 def test_what_is_told_of_a_stopped_child_follows_from_the_rule_in_the_journal() -> None:
@@ -139,11 +167,12 @@ def test_an_architecture_that_was_stopped_is_not_trained_again() -> None:
         assert trial.evaluation.cost == 0.0
 
 
-def test_going_on_gives_the_same_bits(tmp_path: Path) -> None:
-    whole, url = _study(), sqlite_url(tmp_path / "s.db")
+@pytest.mark.parametrize("stopping", [STOPPING, SHORT_FIRST])
+def test_going_on_gives_the_same_bits(stopping: StoppingSettings, tmp_path: Path) -> None:
+    whole, url = _study(stopping=stopping), sqlite_url(tmp_path / "s.db")
     whole.run(50)
     for trials in (3, 9, 13, 26, 50):  # in the midst of proposals too
-        part = _study(url)
+        part = _study(url, stopping=stopping)
         part.run(trials)
     assert [outcome(t) for t in part.trials] == [outcome(t) for t in whole.trials]
     rules = [[e.payload for e in s.events("propose")] for s in (part, whole)]
@@ -179,7 +208,7 @@ def test_a_child_that_was_lost_is_trained_again_under_its_own_rule(tmp_path: Pat
 
 
 def test_two_workers_with_one_replica_make_the_same_study() -> None:
-    one, two = _study(), _study()
+    one, two = _study(stopping=SHORT_FIRST), _study(stopping=SHORT_FIRST)
     one.run(40)
     executor = Processes(2)
     try:

@@ -30,7 +30,7 @@ from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.numerics import Numerics, chosen
 from netwright.training.seeded import seeded
-from netwright.trial import Evaluation, stopped_after
+from netwright.trial import Evaluation, Stop, trained
 
 Built = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -113,26 +113,33 @@ class ImageEvaluator:
         numerics = self.numerics or chosen(recipe.precision, device)  # before the child's time runs
         started = time.perf_counter()
         deadline = Deadline(recipe.time_limit)
-        with memory_limit(recipe.memory_limit), seeded(seed):
-            model = make(self.data.shape, len(self.data.classes))
-            curve = train(
-                model,
-                *pipelines,
-                recipe,
-                seed,
-                device,
-                deadline,
-                numerics=numerics,
-                stop=rule.stops if rule is not None else None,
-            )
-        score, reward = reward_of(curve, recipe)
+        sizes: list[int] = []
+
+        def fit(share: float, stop: Stop | None) -> list[float]:
+            with memory_limit(recipe.memory_limit), seeded(seed):
+                model = make(self.data.shape, len(self.data.classes))
+                sizes.append(sum(p.numel() for p in model.parameters()))
+                return train(
+                    model,
+                    *pipelines,
+                    recipe,
+                    seed,
+                    device,
+                    deadline,
+                    numerics=numerics,
+                    stop=stop,
+                    share=share,
+                )
+
+        curve, judged, details = trained(fit, rule, recipe.epochs)
+        score, reward = reward_of(judged, recipe)
         return Evaluation(
             reward=reward,
             score=score,
-            curve=tuple(curve),
+            curve=curve,
             cost=time.perf_counter() - started,
-            parameters=sum(p.numel() for p in model.parameters()),
-            details=stopped_after(curve, recipe.epochs),
+            parameters=sizes[0],
+            details=details,
         )
 
 

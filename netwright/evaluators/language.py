@@ -30,7 +30,7 @@ from netwright.training.language_numerics import chosen_for
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.numerics import Numerics
 from netwright.training.seeded import seeded
-from netwright.trial import Evaluation, stopped_after
+from netwright.trial import Evaluation, Stop, trained
 
 
 def score_of(value: float, unit: str) -> float:
@@ -115,31 +115,39 @@ class LanguageEvaluator:
         started = time.perf_counter()
         deadline = Deadline(recipe.time_limit)
 
-        def stop(curve: Sequence[float]) -> bool:
-            scores = [score_of(value, data.unit) for value in curve]
-            return rule is not None and rule.stops(scores)
+        models: list[LanguageModel] = []
+        values: list[float] = []
 
-        with memory_limit(recipe.memory_limit), seeded(seed):
-            model = LanguageModel(core, units, child, recipe.dropouts, recipe.scale)
-            curve = train(
-                model,
-                data.train,
-                data.valid,
-                recipe,
-                seed,
-                device,
-                deadline,
-                stop=stop,
-                numerics=numerics,
-            )
-        best = min(curve)
+        def scores(found: Sequence[float]) -> list[float]:
+            return [score_of(value, data.unit) for value in found]
+
+        def fit(share: float, stop: Stop | None) -> list[float]:
+            text = data.train[: max(2 * recipe.batch, round(share * len(data.train)))]
+            with memory_limit(recipe.memory_limit), seeded(seed):
+                model = LanguageModel(core, units, child, recipe.dropouts, recipe.scale)
+                values[:] = train(
+                    model,
+                    text,
+                    data.valid,
+                    recipe,
+                    seed,
+                    device,
+                    deadline,
+                    stop=None if stop is None else lambda found: stop(scores(found)),
+                    numerics=numerics,
+                )
+            models[:] = [model]
+            return scores(values)
+
+        curve, _, details = trained(fit, rule, recipe.epochs)
+        best = min(values)
         return Evaluation(
             reward=reward_of(best, recipe),
             score=score_of(best, data.unit),
-            curve=tuple(score_of(value, data.unit) for value in curve),
+            curve=curve,
             cost=time.perf_counter() - started,
-            parameters=sum(p.numel() for p in model.parameters()),
-            details={"width": model.width, **stopped_after(curve, recipe.epochs)},
+            parameters=sum(p.numel() for p in models[0].parameters()),
+            details={"width": models[0].width, **details},
         )
 
 

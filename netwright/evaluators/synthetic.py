@@ -10,7 +10,7 @@ import random
 from netwright.seeding import rng
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.stopping import Rule
-from netwright.trial import Evaluation, stopped_after
+from netwright.trial import Evaluation, Stop, trained
 
 
 class Additive:
@@ -51,8 +51,8 @@ class Learning(Additive):
     """`Additive` with a learning curve of `epochs`, >= 1, whose last score is Additive's.
 
     The score after epoch e of E is the final value v less `gap` (1 - e / E), with a Gaussian error
-    of `noise` that fades as (1 - e / E) and depends on the trial's seed; the cost is a second an
-    epoch.
+    of `noise` that fades as (1 - e / E) and depends on the trial's seed; a short training ends with
+    such a score, too. The cost is a second an epoch.
     """
 
     def __init__(
@@ -75,19 +75,26 @@ class Learning(Additive):
         self, architecture: Architecture, seed: int, device: str, rule: Rule | None
     ) -> Evaluation:
         """Return the reward, or what there was when `rule` stopped it."""
-        value, draws = self.expected(architecture), random.Random(seed)
-        curve: list[float] = []
-        for epoch in range(1, self.epochs + 1):
-            left = 1 - epoch / self.epochs
-            curve.append(value - left * (self.gap + draws.gauss(0.0, self.curve_noise)))
-            if rule is not None and rule.stops(curve):
-                break
+        value, epochs = self.expected(architecture), 0.0
+
+        def fit(share: float, stop: Stop | None) -> list[float]:
+            nonlocal epochs
+            draws = random.Random(seed)
+            epochs += share * self.epochs
+            if share < 1:
+                return [value - (1 - share) * (self.gap + draws.gauss(0.0, self.curve_noise))]
+            curve: list[float] = []
+            for epoch in range(1, self.epochs + 1):
+                left = 1 - epoch / self.epochs
+                curve.append(value - left * (self.gap + draws.gauss(0.0, self.curve_noise)))
+                if stop is not None and stop(curve):
+                    epochs -= self.epochs - epoch
+                    break
+            return curve
+
+        curve, judged, details = trained(fit, rule, self.epochs)
         return Evaluation(
-            reward=curve[-1],
-            score=curve[-1],
-            curve=tuple(curve),
-            cost=float(len(curve)),
-            details=stopped_after(curve, self.epochs),
+            reward=judged[-1], score=judged[-1], curve=curve, cost=epochs, details=details
         )
 
 

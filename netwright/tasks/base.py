@@ -189,6 +189,7 @@ class Config(ABC):
         del data["study"]["trials"]
         for name in ("name", "about", "task", "tune", "final", "execution", "compare"):
             data.pop(name, None)
+        data["stopping"] = self.stopping.to_dict()
         if self.stopping.method == "none":
             del data["stopping"]  # studies of before there was the setting go on
         if data.get("training", {}).get("precision") == "auto":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +70,7 @@ def _refuse(name: str, rule: str, value: object) -> None:
     raise ConfigError(out_of_range(f"training.{name}", rule, value))
 
 
-def reward_of(curve: list[float], recipe: Recipe) -> tuple[float, float]:
+def reward_of(curve: Sequence[float], recipe: Recipe) -> tuple[float, float]:
     """Return (score, reward): the best accuracy of the last epochs, and its power (4.1)."""
     score = max(curve[-recipe.reward_epochs :])
     return score, score**recipe.reward_power
@@ -85,12 +87,14 @@ def train(
     on_epoch: Callable[[int, float | None], None] | None = None,
     numerics: Numerics | None = None,
     stop: Callable[[Sequence[float]], bool] | None = None,
+    share: float = 1.0,
 ) -> list[float]:
     """Train `model` and return its accuracy on `valid` after each epoch (empty without one).
 
     `seed` orders and augments the data. `on_epoch` gets the epoch, from 1, and its accuracy.
     numerics: layout and precision, by default what `recipe.precision` leads to on this machine.
     stop: asked with the accuracies so far after each epoch; True ends the training there.
+    share: of each epoch's batches, in (0, 1]; below 1 only the last epoch ends with validation.
     Raises `ChildError` when the loss is not finite and `TimeLimitError` past the deadline.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -106,6 +110,7 @@ def train(
         nesterov=recipe.momentum > 0,
         fused=torch.device(device).type in ("cpu", "cuda"),
     )
+    steps = max(1, round(share * math.ceil(len(data) / recipe.batch)))
     curve: list[float] = []
     for epoch in range(recipe.epochs):
         rate = step_rate(
@@ -115,7 +120,7 @@ def train(
             group["lr"] = rate
         model.train()
         total = torch.zeros((), device=device)
-        for images, labels in data.train_batches(recipe.batch, generator):
+        for images, labels in islice(data.train_batches(recipe.batch, generator), steps):
             with numerics.cast(device):
                 logits = model(numerics.images(images))
             loss = F.cross_entropy(logits.float(), labels)
@@ -126,8 +131,9 @@ def train(
             deadline.check()
         if not bool(torch.isfinite(total)):
             raise ChildError(f"the loss was not finite in epoch {epoch + 1} (rate {rate:g})")
-        accuracy = evaluate(model, valid, deadline, numerics) if valid is not None else None
-        if accuracy is not None:
+        accuracy = None
+        if valid is not None and (share == 1 or epoch + 1 == recipe.epochs):
+            accuracy = evaluate(model, valid, deadline, numerics)
             curve.append(accuracy)
         if on_epoch is not None:
             on_epoch(epoch + 1, accuracy)

@@ -1,0 +1,97 @@
+"""How well cheap trainings of children rank them, before anything is built on their scores.
+
+    python -m benchmarks.fidelity digits --children 40 [--shares 0.125,0.25] [--set KEY=VALUE]
+
+Random architectures, each trained in full twice, with two seeds, and shortly with a schedule of its
+own (`stopping.method = "short"`) for each share. Prints Spearman's correlation of each score with
+that of a full training of another seed, over all children and over the better half by the mean of
+the full ones, and its cost by process time. Control: the other full training, which no cheap score
+should be expected to beat; and the best score so far after the first epochs of a full training.
+Results: docs/results/economy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.economy import spearman
+from netwright.config import load_config
+from netwright.controllers.random import RandomSearch
+from netwright.evaluators.image import ImageEvaluator
+from netwright.seeding import derive_seed
+from netwright.space import Architecture
+from netwright.stopping import Rule, Rung
+from netwright.tasks.images import ImageConfig
+from netwright.trial import Evaluation
+
+Array = NDArray[Any]
+STOP = Rung(epoch=1, threshold=2.0, scores=(0.0,), rewards=(0.0,))  # nobody passes
+
+
+def timed(
+    evaluator: ImageEvaluator, architecture: Architecture, seed: int, rule: Rule | None
+) -> tuple[Evaluation, float]:
+    began = time.process_time()
+    found = evaluator.evaluate_until(architecture, seed, "cpu", rule)
+    return found, time.process_time() - began
+
+
+def measured(config: ImageConfig, children: int, shares: list[float]) -> Mapping[str, Array]:
+    """Return, by name, scores and seconds [2, 2, children]: of two seeds of each training."""
+    space = config.make_space()
+    evaluator = config.make_evaluator(space)
+    config.prepare(evaluator)
+    architectures = RandomSearch(space, seed=config.study.seed).propose(children)
+    epochs = config.training.epochs
+    names = [f"{n} epochs of it" for n in range(1, epochs)] + [f"short, {s:g}" for s in shares]
+    found = {name: np.zeros((2, 2, children)) for name in ["full", *names]}
+    for k in (0, 1):
+        for i, architecture in enumerate(architectures):
+            seed = derive_seed(config.study.seed, 2 * i + k, "fidelity")
+            whole, seconds = timed(evaluator, architecture, seed, None)
+            found["full"][:, k, i] = whole.score, seconds
+            for n in range(1, epochs):
+                best = max(whole.curve[:n])
+                found[f"{n} epochs of it"][:, k, i] = best, seconds * n / epochs
+            for share in shares:
+                short, seconds = timed(
+                    evaluator, architecture, seed, Rule(rungs=(STOP,), short=share)
+                )
+                found[f"short, {share:g}"][:, k, i] = short.score, seconds
+            print(f"child {i}, seed {k}: {whole.score:.4f}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("config")
+    parser.add_argument("--children", type=int, default=40)
+    parser.add_argument("--shares", default="0.0625,0.125,0.25")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    args = parser.parse_args()
+    config = load_config(args.config, args.settings)
+    assert isinstance(config, ImageConfig), "on pictures"
+    torch.set_num_threads(config.execution.threads or torch.get_num_threads())
+    shares = [float(share) for share in args.shares.split(",")]
+    found = measured(config.settled(), args.children, shares)
+    full = found["full"][0]
+    good = full.mean(0) >= np.median(full.mean(0))
+    print(f"\n| score | all | better half | cost |\n{'|---' * 4}|")
+    for name, (scores, seconds) in found.items():
+        ranks = [
+            np.mean([spearman(scores[k][part], full[1 - k][part]) for k in (0, 1)])
+            for part in (full[0] >= 0, good)
+        ]
+        cost = seconds.sum() / found["full"][1].sum()
+        print(f"| {name} | {ranks[0]:.2f} | {ranks[1]:.2f} | {cost:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
