@@ -31,6 +31,8 @@ from netwright.trial import Trial
 Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
 LEAST_NOISE = 1e-4  # of the value model: what keeps its covariances solvable
+STALE = 50  # trials without a better one, after which one pick in `AFRESH` is drawn uniformly
+AFRESH = 5
 AT_ONCE = 8  # candidates that are written out together; the first is mostly new
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
@@ -167,12 +169,20 @@ class Guided:
             picked: list[Architecture] = []
             for k in range(n):
                 found, order = pool, np.arange(len(pool))
-                if features is not None:
+                if features is not None and (first + k) % AFRESH == 0 and self._stale():
+                    found = self._catalogue.random(AT_ONCE, generator, given)
+                    order = np.arange(len(found))
+                elif features is not None:
                     ranked_by, worth = self._worth(features, generator, first + k)
                     found, order = self._climbed(pool, worth, ranked_by, generator, given)
                 picked.append(self._first_new(found, order, picked))
         self.remember(picked)
         return picked
+
+    def _stale(self) -> bool:
+        """Say whether the last `STALE` trials are no better than one before them."""
+        rewards = self._rewards
+        return len(rewards) > STALE and bool(rewards[-STALE:].max() <= rewards[:-STALE].max())
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
         """Count a proposal without drawing it."""
