@@ -12,6 +12,7 @@ ROOT = Path(netwright.__file__).parent
 FLOORS = {
     "errors": 0,
     "machine": 0,
+    "rules": 1,
     "seeding": 0,
     "space": 1,
     "stopping": 1,

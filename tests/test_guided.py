@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from netwright import keeper
+from netwright.controllers import guided
 from netwright.controllers.guided import Guided, GuidedSettings
 from netwright.controllers.random import RandomSearch
 from netwright.errors import ConfigError
@@ -108,6 +109,27 @@ def test_a_proposal_repeats_nothing_whatever_its_form(start: int) -> None:
     settings = GuidedSettings(**{**vars(SMALL), "start": start, "batch": 4})
     drawn = _search(Guided(space, settings, seed=1), lambda a: len(a.to_json()) % 7, 24)
     assert len({space.canonical(a) for a in drawn}) == 24
+
+
+def _trap(architecture: Architecture) -> float:
+    """Return .1 for each choice of option 0; with 5 of option 3, .5 and .1 for each of these."""
+    options = list(dict(architecture).values())
+    first, last = options.count(0), options.count(3)
+    return 0.1 * first if last < 5 else 0.5 + 0.1 * last
+
+
+def test_a_search_that_stops_getting_better_looks_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = choices_space(8, 4)
+
+    def escaped() -> list[bool]:
+        drawn = [_search(Guided(space, SMALL, seed=seed), _trap, 90) for seed in (0, 1)]
+        return [max(map(_trap, found)) > 1 for found in drawn]
+
+    assert escaped() == [True, True]  # so do 5 of 6 seeds within 200 trials
+    monkeypatch.setattr(guided, "AFRESH", 10**9)
+    assert escaped() == [False, False]
 
 
 def test_rewards_count_by_their_order_alone() -> None:

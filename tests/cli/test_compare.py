@@ -217,7 +217,7 @@ BAD = [
     (["evolution:population"], "key=value"),
     (["evolution:population=many"], "a whole number"),
     (["evolution:population=5,sample=6"], "controller.sample must be at most"),
-    (["guided:guided.noise=0"], "controller.guided.noise must be above 0"),
+    (["guided:guided.noise=0"], "controller.guided.noise must be 0.0001 or more"),
     ([""], "controller.name must be one of"),
     (["random", "random"], "must be different names"),
 ]
