@@ -269,21 +269,22 @@ def replay(
     events: Iterable[Event],
 ) -> Iterator[list[int]]:
     """Bring a controller on by the events of its journal; yield the numbers of each tell."""
+    remembering = controller if isinstance(controller, Remembering) else None
     rest = iter(events)
     while part := list(islice(rest, AT_ONCE)):
         tells = [event.payload["numbers"] for event in part if event.kind == "tell"]
         wanted = {int(number) for numbers in tells for number in numbers}
-        if isinstance(controller, Remembering):
+        if remembering is not None:
             n = sum(event.payload["n"] for event in part if event.kind == "propose")
-            wanted.update(range(controller.proposed, controller.proposed + n))
+            wanted.update(range(remembering.proposed, remembering.proposed + n))
         whole = {trial.number: trial for trial in load(sorted(wanted))}
         for event in part:
             if event.kind == "propose":
                 n = event.payload["n"]
                 controller.replay_propose(n, event.payload["given"])
-                if isinstance(controller, Remembering):
-                    last = range(controller.proposed - n, controller.proposed)
-                    controller.remember([whole[number].architecture for number in last])
+                if remembering is not None:
+                    last = range(remembering.proposed - n, remembering.proposed)
+                    remembering.remember([whole[number].architecture for number in last])
             elif event.kind == "tell":
                 numbers = [int(number) for number in event.payload["numbers"]]
                 controller.tell([whole[number] for number in numbers])

@@ -56,12 +56,16 @@ def words(tmp_path: Path) -> LanguageEvaluator:
     )
 
 
-@pytest.mark.parametrize("kind", ["images", "words"])
+@pytest.fixture(params=["images", "words"])
+def evaluator(request: pytest.FixtureRequest) -> ImageEvaluator | LanguageEvaluator:
+    found: ImageEvaluator | LanguageEvaluator = request.getfixturevalue(request.param)
+    return found
+
+
 def test_a_stopped_child_is_the_beginning_of_a_whole_one(
-    kind: str, request: pytest.FixtureRequest
+    evaluator: ImageEvaluator | LanguageEvaluator,
 ) -> None:
-    evaluator: ImageEvaluator | LanguageEvaluator = request.getfixturevalue(kind)
-    lower = kind == "words"
+    lower = isinstance(evaluator, LanguageEvaluator)
     architecture = evaluator.space.sample(random.Random(0))
     whole = evaluator.evaluate(architecture, 5, "cpu")
     best = min(whole.curve[:2]) if lower else max(whole.curve[:2])
@@ -76,12 +80,10 @@ def test_a_stopped_child_is_the_beginning_of_a_whole_one(
     assert replace(went_on, cost=0.0) == replace(whole, cost=0.0)
 
 
-@pytest.mark.parametrize("kind", ["images", "words"])
 def test_a_child_is_shortly_trained_then_anew_as_if_it_had_not_been(
-    kind: str, request: pytest.FixtureRequest
+    evaluator: ImageEvaluator | LanguageEvaluator,
 ) -> None:
-    evaluator: ImageEvaluator | LanguageEvaluator = request.getfixturevalue(kind)
-    lower = kind == "words"
+    lower = isinstance(evaluator, LanguageEvaluator)
     architecture = evaluator.space.sample(random.Random(0))
     whole = evaluator.evaluate(architecture, 5, "cpu")
     passing = Rule(rungs=(), lower=lower, short=0.4)

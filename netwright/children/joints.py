@@ -75,6 +75,11 @@ def _images(x: Tensor) -> tuple[Any, int, int, int, int, int]:
     return _ARRAYS[x.dtype], x.data_ptr(), n, height, width, channels
 
 
+def _any(gradients: Gradients) -> Tensor | None:
+    """Return one that arrived, None where none did."""
+    return next((g for g in gradients if g is not None), None)
+
+
 def _takers(gradients: Gradients, like: Tensor) -> tuple[Any, list[Tensor]]:
     """Return the gradients as `passes` takes them, and the tensors to hold on to meanwhile."""
     held = []
@@ -112,7 +117,7 @@ class _Handed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         from netwright.children import passes
 
-        first = next((g for g in gradients if g is not None), None)
+        first = _any(gradients)
         if first is None:
             return None, None
         takers, held = _takers(gradients, first)
@@ -149,7 +154,7 @@ class _Halved(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         from netwright.children import passes
 
-        first = next((g for g in gradients if g is not None), None)
+        first = _any(gradients)
         if first is None:
             return None, None
         takers, held = _takers(gradients, first)

@@ -84,17 +84,8 @@ class GuidedSettings:
 
     def __post_init__(self) -> None:
         section = Section("controller.guided", self)
-        counts = (
-            "batch",
-            "start",
-            "parents",
-            "survivors",
-            "offspring",
-            "units",
-            "layers",
-            "replay",
-        )
-        section.at_least(1, *counts)
+        section.at_least(1, "batch", "start", "parents", "survivors", "offspring", "replay")
+        section.at_least(1, "units", "layers")
         section.at_least(0, "sampled", "mutants", "uniform", "rounds", "entropy")
         section.above(0, "learning_rate", "scale", "temperature")
         if not self.noise >= LEAST_NOISE:
@@ -140,7 +131,7 @@ class Guided:
         )
         self._proposals = 0
         self.proposed = 0
-        self._out: list[Architecture] = []  # proposed, not told yet
+        self._out: list[tuple[Architecture, Architecture]] = []  # and forms, not told yet
         self._steps = 0
         self._untaught = 0
         self._told: list[tuple[Architecture, tuple[str, ...], float]] = []
@@ -175,8 +166,8 @@ class Guided:
                 elif features is not None:
                     ranked_by, worth = self._worth(features, generator, first + k)
                     found, order = self._climbed(pool, worth, ranked_by, generator, given)
-                picked.append(self._first_new(found, order, picked))
-        self.remember(picked)
+                picked.append(self._first_new(found, order))
+                self.remember(picked[-1:])
         return picked
 
     def _stale(self) -> bool:
@@ -191,7 +182,7 @@ class Guided:
 
     def remember(self, architectures: Sequence[Architecture]) -> None:
         """Take what the last proposal returned: until it is told it is not proposed again."""
-        self._out += architectures
+        self._out += [(found, self.space.canonical(found)) for found in architectures]
 
     def _worth(
         self, features: Features, generator: np.random.Generator, turn: int
@@ -225,12 +216,9 @@ class Guided:
             worth = np.concatenate([worth, ranked_by(self._likeness.of(new))])
         return pool, np.argsort(-worth)
 
-    def _first_new(
-        self, pool: Designs, order: NDArray[Any], picked: Sequence[Architecture]
-    ) -> Architecture:
-        """Return the first candidate in `order` that is neither told nor picked, in any form."""
-        waiting = [*self._out, *picked]
-        taken = {self.space.canonical(architecture) for architecture in waiting}
+    def _first_new(self, pool: Designs, order: NDArray[Any]) -> Architecture:
+        """Return the first candidate in `order` that was not proposed before, in any form."""
+        taken = {form for _, form in self._out}
         for first in range(0, min(len(order), 1000), AT_ONCE):
             for found in self._catalogue.written(pool[order[first : first + AT_ONCE]]):
                 form = self.space.canonical(found)
@@ -304,8 +292,9 @@ class Guided:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
             self._told.append((trial.architecture, tuple(trial.given), trial.reward))
-            if trial.architecture in self._out:
-                self._out.remove(trial.architecture)
+            out = [architecture for architecture, _ in self._out]
+            if trial.architecture in out:
+                del self._out[out.index(trial.architecture)]
         self._take_in(len(trials))
         self._untaught += len(trials)
         every = max(1, self.settings.replay // 4)
@@ -352,7 +341,7 @@ class Guided:
             "adam": self._adam.state_dict(),
             "proposals": self._proposals,
             "proposed": self.proposed,
-            "out": [dict(architecture) for architecture in self._out],
+            "out": [dict(architecture) for architecture, _ in self._out],
             "steps": self._steps,
             "untaught": self._untaught,
             "told": [
@@ -367,7 +356,8 @@ class Guided:
         self._adam.load_state_dict(state["adam"])
         self._proposals, self._steps = int(state["proposals"]), int(state["steps"])
         self.proposed = int(state["proposed"])
-        self._out = [self.space.architecture(values) for values in state["out"]]
+        self._out = []
+        self.remember([self.space.architecture(values) for values in state["out"]])
         self._untaught = int(state["untaught"])
         self._told = [
             (self.space.architecture(told["values"]), tuple(told["given"]), float(told["reward"]))

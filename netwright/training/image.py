@@ -76,6 +76,18 @@ def reward_of(curve: Sequence[float], recipe: Recipe) -> tuple[float, float]:
     return score, score**recipe.reward_power
 
 
+def make_optimiser(model: nn.Module, recipe: Recipe, device: str = "cpu") -> torch.optim.SGD:
+    """Return the optimiser of a recipe; its steps are fused where they can be."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=torch.device(device).type in ("cpu", "cuda"),
+    )
+
+
 def train(
     model: nn.Module,
     data: Pipeline,
@@ -102,14 +114,7 @@ def train(
     numerics = numerics or chosen(recipe.precision, device)
     model = numerics.model(model, device)
     keep_memory()
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=torch.device(device).type in ("cpu", "cuda"),
-    )
+    optimiser = make_optimiser(model, recipe, device)
     steps = max(1, round(share * math.ceil(len(data) / recipe.batch)))
     curve: list[float] = []
     for epoch in range(recipe.epochs):

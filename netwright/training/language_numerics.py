@@ -19,6 +19,7 @@ from netwright.training.language import PLAIN, LanguageRecipe, make_optimiser, t
 from netwright.training.numerics import UNFRAMED, Numerics, chosen, race
 from netwright.training.seeded import seeded
 
+CELL = "nascell"
 SMALL = 4_000_000  # parameters below which bfloat16 gains nothing
 
 
@@ -30,6 +31,8 @@ def chosen_for(
     It is the recipe's where that is not "auto". Small models, and processors without bfloat16, are
     not measured but take float32.
     """
+    if recipe.precision != "auto":
+        return chosen(recipe.precision, device, cases=UNFRAMED)
     cell = load_cell(CELL)
     try:
         width = solve_width(cell, vocabulary, child)
@@ -37,13 +40,10 @@ def chosen_for(
         width = 0
     small = width == 0 or parameters_at(cell, vocabulary, child, width) < SMALL
     without = device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if recipe.precision == "auto" and (small or without):
+    if small or without:
         return PLAIN
     probe = _Probe(replace(child, width=width), vocabulary, recipe.batch, recipe.steps)
-    return chosen(recipe.precision, device, probe, UNFRAMED, f"language {probe}")
-
-
-CELL = "nascell"
+    return chosen("auto", device, probe, UNFRAMED, f"language {probe}")
 
 
 @dataclass(frozen=True)
