@@ -28,7 +28,7 @@ from netwright.space import Architecture, SearchSpace
 from netwright.stopping import Rule
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
-from netwright.training.numerics import Numerics, chosen
+from netwright.training.numerics import Numerics, chosen, clock
 from netwright.training.seeded import seeded
 from netwright.trial import Evaluation, Stop, trained
 
@@ -111,7 +111,8 @@ class ImageEvaluator:
         """Train any network by the same loop; `make` gets the image shape and the classes."""
         pipelines = self.pipelines(device)
         numerics = self.numerics or chosen(recipe.precision, device)  # before the child's time runs
-        started = time.perf_counter()
+        now = clock(device)
+        started = now()
         deadline = Deadline(recipe.time_limit)
         sizes: list[int] = []
 
@@ -137,7 +138,7 @@ class ImageEvaluator:
             reward=reward,
             score=score,
             curve=curve,
-            cost=time.perf_counter() - started,
+            cost=now() - started,
             parameters=sizes[0],
             details=details,
         )

@@ -28,7 +28,7 @@ from netwright.stopping import Rule
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
 from netwright.training.language_numerics import chosen_for
 from netwright.training.limits import Deadline, memory_limit
-from netwright.training.numerics import Numerics
+from netwright.training.numerics import Numerics, clock
 from netwright.training.seeded import seeded
 from netwright.trial import Evaluation, Stop, trained
 
@@ -112,7 +112,8 @@ class LanguageEvaluator:
         """Train a model of any cell, of "lstm" or of "gru", by the same loop."""
         data, units = self.data, len(self.data.vocabulary)
         numerics = self.numerics or chosen_for(recipe, child, units, device)
-        started = time.perf_counter()
+        now = clock(device)
+        started = now()
         deadline = Deadline(recipe.time_limit)
 
         models: list[LanguageModel] = []
@@ -145,7 +146,7 @@ class LanguageEvaluator:
             reward=reward_of(best, recipe),
             score=score_of(best, data.unit),
             curve=curve,
-            cost=time.perf_counter() - started,
+            cost=now() - started,
             parameters=sum(p.numel() for p in models[0].parameters()),
             details={"width": models[0].width, **details},
         )

@@ -133,7 +133,7 @@ def measured(device: str) -> list[float]:
 def race(steps: Sequence[Callable[[], object]], device: str) -> list[float]:
     """Return how often a second each of `steps` can be run, by turns, the best of each; 0: never.
 
-    With one thread its time is the processor's, which other work beside it does not count in.
+    Seconds are those of `clock`.
     """
     best = [float("inf")] * len(steps)
     still = dict(enumerate(steps))
@@ -153,14 +153,23 @@ def race(steps: Sequence[Callable[[], object]], device: str) -> list[float]:
     return [1 / seconds for seconds in best]
 
 
+def clock(device: str) -> Callable[[], float]:
+    """Return what tells the seconds that training takes.
+
+    With one thread on a processor these are the processor's own, in which other work beside it
+    does not count; elsewhere those of the wall.
+    """
+    alone = torch.device(device).type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
+
+
 def _timed(step: Callable[[], object], device: str) -> float:
-    on_cpu = torch.device(device).type == "cpu"
-    clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
-    began = clock()
+    now = clock(device)
+    began = now()
     step()
-    if not on_cpu:
+    if torch.device(device).type != "cpu":
         torch.accelerator.synchronize()
-    return clock() - began
+    return now() - began
 
 
 class _Child(nn.Module):
