@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from netwright.children import joints
 from netwright.children.compiled import part
 from netwright.children.conv import build
-from netwright.children.joints import ConvNormRelu, averaged, fast, halved, handed, joined
+from netwright.children.joints import averaged, fast, halved, handed, joined
 from netwright.children.lanes import counted, summed
+from netwright.children.layers import ConvNormRelu
 from netwright.children.whole import whole
+from netwright.seeding import rng
 from netwright.space import Architecture, SearchSpace
+from netwright.spaces import conv
 from tests.strategies import conv_architectures
 
 LAST = torch.channels_last
@@ -227,6 +230,14 @@ def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture])
             assert right is not None
             size = float(right.norm()) + 1e-3
             assert float((found - right).norm()) <= 0.02 * size
+
+
+def test_a_whole_child_goes_back_once() -> None:
+    child = build(conv.v1(), conv.v1().sample(rng(0, 0, "test")), (3, 4, 4), 2)
+    total = child.to(memory_format=LAST)(_images(2, 3, 4, 4).detach()).sum()  # type: ignore[call-overload]
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once; run it forward again"):
+        total.backward()
 
 
 def test_only_children_of_convolutions_in_training_are_one_function() -> None:

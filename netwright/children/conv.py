@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import ConvNormRelu, averaged, fast, halved, handed, joined
+from netwright.children.joints import averaged, fast, halved, handed, joined
+from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import (
     IMAGE,
     ChildSettings,

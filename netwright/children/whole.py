@@ -3,7 +3,7 @@
 On small images what a step costs is calls: of autograd, of views, of a function a layer. Here the
 child's own order stands in for autograd's: layers forward, and from the last to the first back,
 with lists of what has arrived at each output. The arithmetic is that of
-`netwright.children.joints`, call by call.
+`netwright.children.joints` and `netwright.children.layers`, call by call.
 """
 
 from __future__ import annotations
@@ -17,21 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from netwright.children.joints import (
-    HERE,
-    ConvNormRelu,
-    Done,
-    Size,
-    back,
-    convolve,
-    fast,
-    join,
-    parts_of,
-    pool,
-    spread,
-    unpool,
-    where_of,
-)
+from netwright.children.joints import Size, fast, join, parts_of, pool, spread, unpool
+from netwright.children.layers import HERE, ConvNormRelu, Done, back, convolve, where_of
 from netwright.children.plan import IMAGE, Plan
 
 if TYPE_CHECKING:
@@ -125,6 +112,8 @@ class _Whole(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         plan, way, gains = ctx.plan, ctx.way, ctx.saved_tensors
+        if not way.layers:
+            raise RuntimeError("a child's gradient can be taken once; run it forward again")
         sent: dict[Place, list[Tensor]] = defaultdict(list)
         shapes = [way.shapes[i, plan.level] for i in plan.outputs]
         each = torch.split(g / way.area, [shape[1] for shape in shapes], 1)
