@@ -31,13 +31,13 @@ def whole(layers: Sequence[Module], images: Tensor) -> bool:
     """Return whether `features` takes these layers in training here."""
     return (
         torch.is_grad_enabled()
-        and not images.requires_grad
-        and len(images) > 1
-        and fast(images)
         and all(
             type(m) is ConvNormRelu and m.training and m.rectify and not m._forward_hooks
             for m in layers
         )
+        and not images.requires_grad
+        and fast(images)
+        and len(images) > 1
     )
 
 
