@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from netwright.children.conv import build
-from netwright.children.joints import ConvNormRelu, plain
+from netwright.children.joints import plain
+from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import ChildSettings
 from netwright.config import load_config
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess

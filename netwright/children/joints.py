@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 Size = tuple[int, int]
-Where = tuple[Size, Size]  # stride, padding
 Gradients = Sequence[Tensor | None]
 
-_LAST = torch.channels_last
+LAST = torch.channels_last
 
 
 _plain = 0
@@ -49,7 +47,7 @@ def fast(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch.get_num_threads() == 1
-        and x.is_contiguous(memory_format=_LAST)
+        and x.is_contiguous(memory_format=LAST)
         and not torch.compiler.is_compiling()
     )
 
@@ -63,7 +61,7 @@ _ARRAYS = {
 }
 
 
-def _sizes(x: Tensor) -> tuple[Any, int, int, int]:
+def sizes_of(x: Tensor) -> tuple[Any, int, int, int]:
     """Return what `passes` wants to know of dense `x`: type, address, pixels, channels."""
     channels = x.shape[1]
     return _ARRAYS[x.dtype], x.data_ptr(), x.numel() // channels, channels
@@ -80,21 +78,21 @@ def _any(gradients: Gradients) -> Tensor | None:
     return next((g for g in gradients if g is not None), None)
 
 
-def _takers(gradients: Gradients, like: Tensor) -> tuple[Any, list[Tensor]]:
+def takers_of(gradients: Gradients, like: Tensor) -> tuple[Any, list[Tensor]]:
     """Return the gradients as `passes` takes them, and the tensors to hold on to meanwhile."""
     held = []
     for g in gradients:
         if g is not None:
             g = g.to(like.dtype)
             apart = g.shape[1] > 1 and g.stride(1) != 1
-            held.append(g.contiguous(memory_format=_LAST) if apart else g)
+            held.append(g.contiguous(memory_format=LAST) if apart else g)
     steps = [(g.data_ptr(), g.stride(0), g.stride(2), g.stride(3)) for g in held]
     return np.array(steps, np.int64).reshape(-1, 4), held
 
 
 def _like(x: Tensor, size: Size | None = None) -> Tensor:
     shape = (*x.shape[:2], *(size or x.shape[2:]))
-    return torch.empty(shape, dtype=x.dtype, memory_format=_LAST)
+    return torch.empty(shape, dtype=x.dtype, memory_format=LAST)
 
 
 # --- the same output for several takers -----------------------------------------------------------
@@ -120,9 +118,9 @@ class _Handed(torch.autograd.Function):
         first = _any(gradients)
         if first is None:
             return None, None
-        takers, held = _takers(gradients, first)
+        takers, held = takers_of(gradients, first)
         g = _like(first)
-        like, address, pixels, channels = _sizes(g)
+        like, address, pixels, channels = sizes_of(g)
         height, width = g.shape[2:]
         passes.added(like, takers, pixels, channels, height, width, address)
         del held
@@ -142,28 +140,37 @@ def halved(x: Tensor, takers: int) -> list[Tensor]:
 class _Halved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, takers: int) -> tuple[Tensor, ...]:
-        from netwright.children import passes
-
-        y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
-        ctx.place, ctx.size = torch.empty(y.numel(), dtype=torch.uint8), x.shape[2:]
-        passes.pooled(*_images(x), y.data_ptr(), ctx.place.data_ptr())
+        y, ctx.place = pool(x)
+        ctx.size = x.shape[2:]
         ctx.set_materialize_grads(False)
         return (y, *(y.detach() for _ in range(takers - 1)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        from netwright.children import passes
-
         first = _any(gradients)
-        if first is None:
-            return None, None
-        takers, held = _takers(gradients, first)
-        g = _like(first, ctx.size)
-        like, address, n, height, width, channels = _images(g)
-        place = ctx.place.data_ptr()
-        passes.unpooled(like, place, takers, n, height, width, channels, address)
-        del held
-        return g, None
+        return (None if first is None else unpool(first, gradients, ctx.place, ctx.size)), None
+
+
+def pool(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of each 2x2 of `x`, and which of the four it is: uint8."""
+    from netwright.children import passes
+
+    y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
+    place = torch.empty(y.numel(), dtype=torch.uint8)
+    passes.pooled(*_images(x), y.data_ptr(), place.data_ptr())
+    return y, place
+
+
+def unpool(like: Tensor, gradients: Gradients, place: Tensor, size: Size) -> Tensor:
+    """Return the gradient of what was pooled, of `size`; those of its result are like `like`."""
+    from netwright.children import passes
+
+    takers, held = takers_of(gradients, like)
+    g = _like(like, size)
+    kind, address, n, height, width, channels = _images(g)
+    passes.unpooled(kind, place.data_ptr(), takers, n, height, width, channels, address)
+    del held
+    return g
 
 
 def joined(inputs: Sequence[Tensor], size: Size) -> Tensor:
@@ -192,22 +199,29 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, size: Size, *inputs: Tensor) -> Tensor:
         ctx.shapes = [x.shape for x in inputs]
-        shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
-        whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=_LAST).zero_()
-        for x, part in zip(inputs, _parts(whole, ctx.shapes), strict=True):
-            part.copy_(x)
-        return whole
+        return join(inputs, size)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _parts(g, ctx.shapes)
+        parts = parts_of(g, ctx.shapes)
         return (
             None,
             *(p if n else None for p, n in zip(parts, ctx.needs_input_grad[1:], strict=True)),
         )
 
 
-def _parts(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+def join(inputs: Sequence[Tensor], size: Size) -> Tensor:
+    """Return the inputs padded to `size` and joined, outside of autograd."""
+    if all(x.shape[2:] == size for x in inputs):
+        return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), 1)
+    shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
+    whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=LAST).zero_()
+    for x, part in zip(inputs, parts_of(whole, [x.shape for x in inputs]), strict=True):
+        part.copy_(x)
+    return whole
+
+
+def parts_of(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Return where inputs of `shapes` lie in their join."""
     found, start = [], 0
     for _, channels, height, width in shapes:
@@ -232,143 +246,9 @@ class _Averaged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        each = (g / ctx.area).to(ctx.dtype)
-        return each[:, :, None, None].expand(ctx.shape), None
+        return spread(g / ctx.area, ctx.dtype, ctx.shape), None
 
 
-# --- convolution, normalisation, ReLU -------------------------------------------------------------
-
-
-class ConvNormRelu(nn.Sequential):
-    """A convolution without bias, batch normalisation, and a ReLU where `rectify`."""
-
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, rectify: bool = True) -> None:
-        super().__init__(convolution, norm, *([nn.ReLU(inplace=True)] if rectify else []))
-        self.rectify = rectify
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [N, C, H, W] -> [N, channels, H', W']."""
-        return self.handed(x, 1)[0]
-
-    def handed(self, x: Tensor, takers: int) -> list[Tensor]:
-        """Return the output so many times, see `handed`."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        convolution, norm = self._first_two()
-        training, grad = self.training, torch.is_grad_enabled()
-        one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
-        if not fast(x) or one or (grad and not training):
-            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-            return handed(y, takers)
-        where, weight = _where(convolution), convolution.weight
-        if convolution.kernel_size == (1, 1) and where[0] != (1, 1):
-            rows, columns = where[0]
-            x, where = x[:, :, ::rows, ::columns], ((1, 1), (0, 0))
-        if not training:
-            return [self._used(x, where)] * takers
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        state = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
-        found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
-            x, weight, norm.weight, norm.bias, where, state, self.rectify, takers
-        )
-        return list(found)
-
-    def _first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-        convolution, norm = self._modules["0"], self._modules["1"]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        return convolution, norm
-
-    def _used(self, x: Tensor, where: Where) -> Tensor:
-        """Normalise by the running moments, without gradients."""
-        from netwright.children import passes
-
-        convolution, norm = self._first_two()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        y = _convolved(x, convolution.weight.to(x.dtype), where)
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        shift = norm.bias - norm.running_mean * scale
-        line = (scale.data_ptr(), shift.data_ptr())
-        passes.scaled(*_sizes(y), *line, self.rectify, y.data_ptr())
-        return y
-
-
-def _where(convolution: nn.Conv2d) -> Where:
-    stride, padding = convolution.stride, convolution.padding
-    assert not isinstance(padding, str)
-    return (stride[0], stride[1]), (padding[0], padding[1])
-
-
-_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
-
-
-def _convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
-    y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
-    return y.contiguous(memory_format=_LAST)
-
-
-class _ConvNormRelu(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        gain: Tensor,
-        bias: Tensor,
-        where: Where,
-        state: tuple[Tensor, Tensor, float, float],
-        rectify: bool,
-        takers: int,
-    ) -> tuple[Tensor, ...]:
-        from netwright.children import passes
-
-        narrow = weight.to(x.dtype)
-        z = _convolved(x, narrow, where)
-        y = torch.empty_like(z)
-        running_mean, running_var, momentum, epsilon = state
-        ctx.line = torch.empty(4, z.shape[1])
-        passes.normalised(
-            *_sizes(z),
-            gain.data_ptr(),
-            bias.data_ptr(),
-            running_mean.data_ptr(),
-            running_var.data_ptr(),
-            momentum,
-            epsilon,
-            rectify,
-            y.data_ptr(),
-            ctx.line.data_ptr(),
-        )
-        ctx.save_for_backward(x, narrow, z, gain)
-        ctx.where, ctx.rectify = where, rectify
-        ctx.set_materialize_grads(False)
-        return (y, *(y.detach() for _ in range(takers - 1)))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        from netwright.children import passes
-
-        x, narrow, z, gain = ctx.saved_tensors
-        takers, held = _takers(gradients, z)
-        g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
-        passes.normalised_backward(
-            *_sizes(z),
-            ctx.line.data_ptr(),
-            ctx.rectify,
-            takers,
-            z.shape[2],
-            z.shape[3],
-            g.data_ptr(),
-            g_gain.data_ptr(),
-            g_bias.data_ptr(),
-        )
-        del held, gradients
-        want = [*ctx.needs_input_grad[:2], False]
-        geometry = (*ctx.where, [1, 1], False, [0, 0], 1)
-        g_x, g_weight, _ = _CONVOLUTION_BACKWARD(g, x, narrow, None, *geometry, want)
-        if g_weight is not None:
-            g_weight = g_weight.to(gain.dtype)
-        return g_x, g_weight, g_gain, g_bias, None, None, None, None
+def spread(g: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    """Return `g` [N, C] for every pixel of `shape`, without memory of its own."""
+    return g.to(dtype)[:, :, None, None].expand(shape)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import ConvNormRelu
+from netwright.children.layers import ConvNormRelu
 from netwright.errors import ConfigError, out_of_range
 from netwright.machine import instructions, keep, kept, processor, torch_version
 from netwright.training.seeded import seeded

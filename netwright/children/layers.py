@@ -1,0 +1,213 @@
+"""A layer of a convolutional child: convolution, batch normalisation, ReLU; plain, and fast.
+
+The fast version stands on `netwright.children.joints` and runs where `joints.fast` says; it hands
+its output out once for each who takes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from netwright.children.joints import (
+    LAST,
+    Gradients,
+    Size,
+    fast,
+    handed,
+    sizes_of,
+    takers_of,
+)
+
+Where = tuple[Size, Size]  # stride, padding
+State = tuple[Tensor, Tensor, float, float]
+
+
+class ConvNormRelu(nn.Sequential):
+    """A convolution without bias, batch normalisation, and a ReLU where `rectify`."""
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, rectify: bool = True) -> None:
+        super().__init__(convolution, norm, *([nn.ReLU(inplace=True)] if rectify else []))
+        self.rectify = rectify
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] -> [N, channels, H', W']."""
+        return self.handed(x, 1)[0]
+
+    def handed(self, x: Tensor, takers: int) -> list[Tensor]:
+        """Return the output so many times, see `handed`."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        convolution, _ = self.first_two()
+        training, grad = self.training, torch.is_grad_enabled()
+        one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
+        if not fast(x) or one or (grad and not training):
+            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return handed(y, takers)
+        where = where_of(convolution)
+        if convolution.kernel_size == (1, 1) and where[0] != (1, 1):
+            x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
+        if not training:
+            return [self._used(x, where)] * takers
+        found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
+            x, *self.learnt(), where, self.state(), self.rectify, takers
+        )
+        return list(found)
+
+    def learnt(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the convolution's weight, and the normalisation's and bias."""
+        convolution, norm = self.first_two()
+        return convolution.weight, norm.weight, norm.bias
+
+    def state(self) -> State:
+        """Count a step; return the running moments, their momentum and the epsilon."""
+        norm = self.first_two()[1]
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        return norm.running_mean, norm.running_var, norm.momentum, norm.eps
+
+    def first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """Return the convolution and the normalisation."""
+        convolution, norm = self._modules["0"], self._modules["1"]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return convolution, norm
+
+    def _used(self, x: Tensor, where: Where) -> Tensor:
+        """Normalise by the running moments, without gradients."""
+        from netwright.children import passes
+
+        convolution, norm = self.first_two()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        y = _convolved(x, convolution.weight.to(x.dtype), where)
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        shift = norm.bias - norm.running_mean * scale
+        line = (scale.data_ptr(), shift.data_ptr())
+        passes.scaled(*sizes_of(y), *line, self.rectify, y.data_ptr())
+        return y
+
+
+def where_of(convolution: nn.Conv2d) -> Where:
+    """Return stride and padding."""
+    stride, padding = convolution.stride, convolution.padding
+    assert not isinstance(padding, str)
+    return (stride[0], stride[1]), (padding[0], padding[1])
+
+
+HERE: Where = ((1, 1), (0, 0))
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+def _convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
+    y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
+    return y.contiguous(memory_format=LAST)
+
+
+@dataclass(slots=True)
+class Done:
+    """What a layer's way back needs: its input, its weight in that type, and more of its own."""
+
+    x: Tensor
+    weight: Tensor
+    z: Tensor
+    line: Tensor
+    where: Where
+    rectify: bool
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    where: Where,
+    state: State,
+    rectify: bool,
+) -> tuple[Tensor, Done]:
+    """Return a layer's output, outside of autograd, and what `back` needs."""
+    from netwright.children import passes
+
+    narrow = weight.to(x.dtype)
+    z = _convolved(x, narrow, where)
+    y = torch.empty_like(z)
+    running_mean, running_var, momentum, epsilon = state
+    line = torch.empty(4, z.shape[1])
+    passes.normalised(
+        *sizes_of(z),
+        gain.data_ptr(),
+        bias.data_ptr(),
+        running_mean.data_ptr(),
+        running_var.data_ptr(),
+        momentum,
+        epsilon,
+        rectify,
+        y.data_ptr(),
+        line.data_ptr(),
+    )
+    return y, Done(x, narrow, z, line, where, rectify)
+
+
+def back(
+    done: Done, gain: Tensor, gradients: Gradients, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Return the gradients of a layer's input and weight, where wanted, its gain and its bias."""
+    from netwright.children import passes
+
+    z = done.z
+    takers, held = takers_of(gradients, z)
+    g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
+    passes.normalised_backward(
+        *sizes_of(z),
+        done.line.data_ptr(),
+        done.rectify,
+        takers,
+        z.shape[2],
+        z.shape[3],
+        g.data_ptr(),
+        g_gain.data_ptr(),
+        g_bias.data_ptr(),
+    )
+    del held, gradients
+    geometry = (*done.where, [1, 1], False, [0, 0], 1)
+    g_x, g_weight, _ = _CONVOLUTION_BACKWARD(
+        g, done.x, done.weight, None, *geometry, [*want, False]
+    )
+    if g_weight is not None:
+        g_weight = g_weight.to(gain.dtype)
+    return g_x, g_weight, g_gain, g_bias
+
+
+class _ConvNormRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        where: Where,
+        state: State,
+        rectify: bool,
+        takers: int,
+    ) -> tuple[Tensor, ...]:
+        y, done = convolve(x, weight, gain, bias, where, state, rectify)
+        ctx.save_for_backward(x, done.weight, done.z, done.line, gain)
+        ctx.where, ctx.rectify = where, rectify
+        ctx.set_materialize_grads(False)
+        return (y, *(y.detach() for _ in range(takers - 1)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, narrow, z, line, gain = ctx.saved_tensors
+        done = Done(x, narrow, z, line, ctx.where, ctx.rectify)
+        want = ctx.needs_input_grad[:2]
+        return (*back(done, gain, gradients, want), None, None, None, None)
