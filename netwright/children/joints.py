@@ -1,4 +1,4 @@
-"""What stands around a child's convolutions: plain, and fast on one thread of a processor.
+"""What stands around a child's convolutions: plain, and fast on a processor.
 
 The fast versions make few passes over memory (`netwright.children.passes`). An output that several
 layers take is handed out once for each, so that its gradients arrive apart and are added up in one
@@ -8,6 +8,8 @@ copied. All are tested against their plain versions.
 
 from __future__ import annotations
 
+import functools
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from netwright.children import openmp
 
 Size = tuple[int, int]
 Where = tuple[Size, Size]  # stride, padding
@@ -42,13 +46,14 @@ def plain() -> Iterator[None]:
 def fast(x: Tensor) -> bool:
     """Return whether the fast versions take images like `x` here.
 
-    They want one thread, float32 or bfloat16, and channels last in memory.
+    They want float32 or bfloat16, channels last in memory, and one thread or an OpenMP library
+    that is known (`netwright.children.openmp`).
     """
     return (
         not _plain
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.get_num_threads() == 1
+        and openmp.ready()
         and x.is_contiguous(memory_format=_LAST)
         and not torch.compiler.is_compiling()
     )
@@ -70,9 +75,19 @@ def _sizes(x: Tensor) -> tuple[Any, int, int, int]:
 
 
 def _images(x: Tensor) -> tuple[Any, int, int, int, int, int]:
-    """Return type, address, images, height, width and channels."""
-    n, channels, height, width = x.shape
-    return _ARRAYS[x.dtype], x.data_ptr(), n, height, width, channels
+    """Return `_sizes`, height and width."""
+    return (*_sizes(x), x.shape[2], x.shape[3])
+
+
+def _sums(channels: int) -> Tensor:
+    """Return memory for two sums of each thread."""
+    return torch.empty(torch.get_num_threads() * 2 * channels, dtype=torch.float64)
+
+
+@functools.cache
+def _bits(number: float) -> int:
+    bits: int = struct.unpack("=q", struct.pack("=d", number))[0]
+    return bits
 
 
 def _any(gradients: Gradients) -> Tensor | None:
@@ -80,16 +95,17 @@ def _any(gradients: Gradients) -> Tensor | None:
     return next((g for g in gradients if g is not None), None)
 
 
-def _takers(gradients: Gradients, like: Tensor) -> tuple[Any, list[Tensor]]:
-    """Return the gradients as `passes` takes them, and the tensors to hold on to meanwhile."""
-    held = []
+def _takers(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list[Any]]:
+    """Return the gradients as `passes` takes them, and what to hold on to meanwhile."""
+    held: list[Any] = []
     for g in gradients:
         if g is not None:
             g = g.to(like.dtype)
             apart = g.shape[1] > 1 and g.stride(1) != 1
             held.append(g.contiguous(memory_format=_LAST) if apart else g)
     steps = [(g.data_ptr(), g.stride(0), g.stride(2), g.stride(3)) for g in held]
-    return np.array(steps, np.int64).reshape(-1, 4), held
+    table = np.array(steps, np.int64)
+    return (table.ctypes.data, len(steps)), [*held, table]
 
 
 def _like(x: Tensor, size: Size | None = None) -> Tensor:
@@ -122,9 +138,7 @@ class _Handed(torch.autograd.Function):
             return None, None
         takers, held = _takers(gradients, first)
         g = _like(first)
-        like, address, pixels, channels = _sizes(g)
-        height, width = g.shape[2:]
-        passes.added(like, takers, pixels, channels, height, width, address)
+        passes.run(passes.added, *_sizes(g), *takers, g.shape[2], g.shape[3])
         del held
         return g, None
 
@@ -146,7 +160,7 @@ class _Halved(torch.autograd.Function):
 
         y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
         ctx.place, ctx.size = torch.empty(y.numel(), dtype=torch.uint8), x.shape[2:]
-        passes.pooled(*_images(x), y.data_ptr(), ctx.place.data_ptr())
+        passes.run(passes.pooled, *_images(x), y.data_ptr(), ctx.place.data_ptr())
         ctx.set_materialize_grads(False)
         return (y, *(y.detach() for _ in range(takers - 1)))
 
@@ -159,9 +173,7 @@ class _Halved(torch.autograd.Function):
             return None, None
         takers, held = _takers(gradients, first)
         g = _like(first, ctx.size)
-        like, address, n, height, width, channels = _images(g)
-        place = ctx.place.data_ptr()
-        passes.unpooled(like, place, takers, n, height, width, channels, address)
+        passes.run(passes.unpooled, *_images(g), ctx.place.data_ptr(), *takers)
         del held
         return g, None
 
@@ -291,7 +303,7 @@ class ConvNormRelu(nn.Sequential):
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
-        passes.scaled(*_sizes(y), *line, self.rectify, y.data_ptr())
+        passes.run(passes.scaled, *_sizes(y), *line, int(self.rectify), y.data_ptr())
         return y
 
 
@@ -328,18 +340,20 @@ class _ConvNormRelu(torch.autograd.Function):
         z = _convolved(x, narrow, where)
         y = torch.empty_like(z)
         running_mean, running_var, momentum, epsilon = state
-        ctx.line = torch.empty(4, z.shape[1])
-        passes.normalised(
+        ctx.line, sums = torch.empty(4, z.shape[1]), _sums(z.shape[1])
+        passes.run(
+            passes.normalised,
             *_sizes(z),
             gain.data_ptr(),
             bias.data_ptr(),
             running_mean.data_ptr(),
             running_var.data_ptr(),
-            momentum,
-            epsilon,
-            rectify,
+            _bits(momentum),
+            _bits(epsilon),
+            int(rectify),
             y.data_ptr(),
             ctx.line.data_ptr(),
+            sums.data_ptr(),
         )
         ctx.save_for_backward(x, narrow, z, gain)
         ctx.where, ctx.rectify = where, rectify
@@ -354,16 +368,19 @@ class _ConvNormRelu(torch.autograd.Function):
         x, narrow, z, gain = ctx.saved_tensors
         takers, held = _takers(gradients, z)
         g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
-        passes.normalised_backward(
+        sums = _sums(z.shape[1])
+        passes.run(
+            passes.normalised_backward,
             *_sizes(z),
             ctx.line.data_ptr(),
-            ctx.rectify,
-            takers,
+            int(ctx.rectify),
+            *takers,
             z.shape[2],
             z.shape[3],
             g.data_ptr(),
             g_gain.data_ptr(),
             g_bias.data_ptr(),
+            sums.data_ptr(),
         )
         del held, gradients
         want = [*ctx.needs_input_grad[:2], False]
