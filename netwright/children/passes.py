@@ -38,7 +38,7 @@ from netwright.children.team import (
 )
 
 TILE = 2048  # numbers, which stay in the nearest cache
-WORTH = 1 << 14  # numbers of a pass from which several threads take it
+WORTH = 1 << 15  # numbers of a pass from which several threads take it
 
 
 @part
