@@ -3,12 +3,12 @@
     python -m benchmarks.workers [--configs digits cifar10-small] [--rounds 3] [--children 8]
         [--epochs 5] [--networks resnet20 v1 figure7] [--set data.source=FOLDER] [--limit 240]
 
-limit: seconds after which no further round is begun, shared out among the parts. --set is for all of
-`configs` but digits. First what `--workers auto` measures and chooses. Then children an hour of whole
-searches by random search, so that all crews train the same children, an epoch of those that are not
-digits; crews take turns, and the ratios of a round are what counts. Then images a second of larger
-networks in one process: one thread, two with the compiled passes, two without, by turns. Results:
-docs/results/speed.md, earlier ones docs/results/scale.md.
+limit: seconds after which no further round is begun, shared out among the parts. --set is for all
+of `configs` but digits. First what `--workers auto` measures and chooses. Then children an hour of
+whole searches by random search, so that all crews train the same children, an epoch of those that
+are not digits; crews take turns, and the ratios of a round are what counts. Then images a second of
+larger networks in one process: one thread, two with the compiled passes, two without, by turns.
+Results: docs/results/speed.md, earlier ones docs/results/scale.md.
 """
 
 from __future__ import annotations
