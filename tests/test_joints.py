@@ -215,17 +215,17 @@ def _trained(child: nn.Module, x: Tensor, threads: int) -> list[Tensor]:
 
 
 @needs_openmp
-@settings(max_examples=10, deadline=None)
-@given(conv_architectures(), st.sampled_from([2, 3]))
+@settings(max_examples=5, deadline=None)
+@given(conv_architectures())
 def test_a_child_of_several_threads_is_the_one_of_one_thread(
-    drawn: tuple[SearchSpace, Architecture], threads: int
+    drawn: tuple[SearchSpace, Architecture],
 ) -> None:
     torch.manual_seed(0)
     child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
     x = _images(5, 3, 9, 8).detach()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "WORTH", 1)  # every pass is shared
-        one, several, again = (_trained(child, x, n) for n in (1, threads, threads))
+        one, several, again = (_trained(child, x, n) for n in (1, 3, 3))
     for found, wanted, repeated in zip(several, one, again, strict=True):
         assert torch.equal(found, repeated)
         size = float(wanted.float().norm()) + 1e-3
@@ -249,7 +249,7 @@ def test_large_passes_are_shared_and_exact_where_nothing_is_summed(
     monkeypatch.setattr(library, "run", noted)
     x = _images(16, 40, 9, 7, dtype)
     results: list[tuple[Tensor, Tensor]] = []
-    for threads in (1, 2):
+    for threads in (1, 3):
         torch.set_num_threads(threads)
         x.grad = None
         y, again = halved(x, 2)
