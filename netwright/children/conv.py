@@ -18,6 +18,7 @@ from netwright.children.plan import (
     pool_padding,
     pooled,
 )
+from netwright.children.whole import features, whole
 from netwright.space import Architecture, SearchSpace
 
 
@@ -149,6 +150,10 @@ class ConvNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`images` float [N, C, H, W] -> logits [N, classes]."""
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
+        if whole(list(self.layers), images):
+            size = self._final_size
+            found = features(self.plan, self._takers, list(self.layers), images, size)
+            return self._classified(found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
         def taken(i: int, level: int) -> Tensor:
@@ -167,12 +172,12 @@ class ConvNet(nn.Module):
             del x
         leaves = [taken(i, self.plan.level) for i in self.plan.outputs]
         if all(fast(leaf) for leaf in leaves):
-            features = averaged(leaves, self._final_size)
+            found = averaged(leaves, self._final_size)
         else:
-            whole = joined(leaves, self._final_size)
-            full = torch.is_autocast_enabled(whole.device.type)
-            features = whole.mean((2, 3), dtype=torch.float32 if full else None)
-        return self._classified(features)
+            x = joined(leaves, self._final_size)
+            full = torch.is_autocast_enabled(x.device.type)
+            found = x.mean((2, 3), dtype=torch.float32 if full else None)
+        return self._classified(found)
 
     def _classified(self, features: Tensor) -> Tensor:
         """Classify in float32 at least: logits of 8 bits would tie."""

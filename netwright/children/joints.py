@@ -12,6 +12,7 @@ import functools
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from netwright.children import openmp
 
 Size = tuple[int, int]
 Where = tuple[Size, Size]  # stride, padding
+State = tuple[Tensor, Tensor, float, float]
 Gradients = Sequence[Tensor | None]
 
 _LAST = torch.channels_last
@@ -156,26 +158,36 @@ def halved(x: Tensor, takers: int) -> list[Tensor]:
 class _Halved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, takers: int) -> tuple[Tensor, ...]:
-        from netwright.children import passes
-
-        y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
-        ctx.place, ctx.size = torch.empty(y.numel(), dtype=torch.uint8), x.shape[2:]
-        passes.run(passes.pooled, *_images(x), y.data_ptr(), ctx.place.data_ptr())
+        y, ctx.place = pool(x)
+        ctx.size = x.shape[2:]
         ctx.set_materialize_grads(False)
         return (y, *(y.detach() for _ in range(takers - 1)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        from netwright.children import passes
-
         first = _any(gradients)
-        if first is None:
-            return None, None
-        takers, held = _takers(gradients, first)
-        g = _like(first, ctx.size)
-        passes.run(passes.unpooled, *_images(g), ctx.place.data_ptr(), *takers)
-        del held
-        return g, None
+        return (None if first is None else unpool(first, gradients, ctx.place, ctx.size)), None
+
+
+def pool(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of each 2x2 of `x`, and which of the four it is: uint8."""
+    from netwright.children import passes
+
+    y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
+    place = torch.empty(y.numel(), dtype=torch.uint8)
+    passes.run(passes.pooled, *_images(x), y.data_ptr(), place.data_ptr())
+    return y, place
+
+
+def unpool(like: Tensor, gradients: Gradients, place: Tensor, size: Size) -> Tensor:
+    """Return the gradient of what was pooled, of `size`; those of its result are like `like`."""
+    from netwright.children import passes
+
+    takers, held = _takers(gradients, like)
+    g = _like(like, size)
+    passes.run(passes.unpooled, *_images(g), place.data_ptr(), *takers)
+    del held
+    return g
 
 
 def joined(inputs: Sequence[Tensor], size: Size) -> Tensor:
@@ -204,22 +216,29 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, size: Size, *inputs: Tensor) -> Tensor:
         ctx.shapes = [x.shape for x in inputs]
-        shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
-        whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=_LAST).zero_()
-        for x, part in zip(inputs, _parts(whole, ctx.shapes), strict=True):
-            part.copy_(x)
-        return whole
+        return join(inputs, size)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _parts(g, ctx.shapes)
+        parts = parts_of(g, ctx.shapes)
         return (
             None,
             *(p if n else None for p, n in zip(parts, ctx.needs_input_grad[1:], strict=True)),
         )
 
 
-def _parts(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+def join(inputs: Sequence[Tensor], size: Size) -> Tensor:
+    """Return the inputs padded to `size` and joined, outside of autograd."""
+    if all(x.shape[2:] == size for x in inputs):
+        return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), 1)
+    shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
+    whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=_LAST).zero_()
+    for x, part in zip(inputs, parts_of(whole, [x.shape for x in inputs]), strict=True):
+        part.copy_(x)
+    return whole
+
+
+def parts_of(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Return where inputs of `shapes` lie in their join."""
     found, start = [], 0
     for _, channels, height, width in shapes:
@@ -244,8 +263,12 @@ class _Averaged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        each = (g / ctx.area).to(ctx.dtype)
-        return each[:, :, None, None].expand(ctx.shape), None
+        return spread(g / ctx.area, ctx.dtype, ctx.shape), None
+
+
+def spread(g: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    """Return `g` [N, C] for every pixel of `shape`, without memory of its own."""
+    return g.to(dtype)[:, :, None, None].expand(shape)
 
 
 # --- convolution, normalisation, ReLU -------------------------------------------------------------
@@ -266,27 +289,39 @@ class ConvNormRelu(nn.Sequential):
         """Return the output so many times, see `handed`."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        convolution, norm = self._first_two()
+        convolution, norm = self.first_two()
         training, grad = self.training, torch.is_grad_enabled()
         one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
         if not fast(x) or one or (grad and not training):
             y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return handed(y, takers)
-        where, weight = _where(convolution), convolution.weight
+        where = where_of(convolution)
         if convolution.kernel_size == (1, 1) and where[0] != (1, 1):
-            rows, columns = where[0]
-            x, where = x[:, :, ::rows, ::columns], ((1, 1), (0, 0))
+            x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
         if not training:
             return [self._used(x, where)] * takers
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        state = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
         found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
-            x, weight, norm.weight, norm.bias, where, state, self.rectify, takers
+            x, *self.learnt(), where, self.state(), self.rectify, takers
         )
         return list(found)
 
-    def _first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    def learnt(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the convolution's weight, and the normalisation's and bias."""
+        convolution, norm = self.first_two()
+        return convolution.weight, norm.weight, norm.bias
+
+    def state(self) -> State:
+        """Count a step; return the running moments, their momentum and the epsilon."""
+        norm = self.first_two()[1]
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        return norm.running_mean, norm.running_var, norm.momentum, norm.eps
+
+    def first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """Return the convolution and the normalisation."""
         convolution, norm = self._modules["0"], self._modules["1"]
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -296,7 +331,7 @@ class ConvNormRelu(nn.Sequential):
         """Normalise by the running moments, without gradients."""
         from netwright.children import passes
 
-        convolution, norm = self._first_two()
+        convolution, norm = self.first_two()
         assert norm.running_mean is not None
         assert norm.running_var is not None
         y = _convolved(x, convolution.weight.to(x.dtype), where)
@@ -307,18 +342,99 @@ class ConvNormRelu(nn.Sequential):
         return y
 
 
-def _where(convolution: nn.Conv2d) -> Where:
+def where_of(convolution: nn.Conv2d) -> Where:
+    """Return stride and padding."""
     stride, padding = convolution.stride, convolution.padding
     assert not isinstance(padding, str)
     return (stride[0], stride[1]), (padding[0], padding[1])
 
 
+HERE: Where = ((1, 1), (0, 0))
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 def _convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
     y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
     return y.contiguous(memory_format=_LAST)
+
+
+@dataclass(slots=True)
+class Done:
+    """What a layer's way back needs: its input, its weight in that type, and more of its own."""
+
+    x: Tensor
+    weight: Tensor
+    z: Tensor
+    line: Tensor
+    where: Where
+    rectify: bool
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    where: Where,
+    state: State,
+    rectify: bool,
+) -> tuple[Tensor, Done]:
+    """Return a layer's output, outside of autograd, and what `back` needs."""
+    from netwright.children import passes
+
+    narrow = weight.to(x.dtype)
+    z = _convolved(x, narrow, where)
+    y = torch.empty_like(z)
+    running_mean, running_var, momentum, epsilon = state
+    line, sums = torch.empty(4, z.shape[1]), _sums(z.shape[1])
+    passes.run(
+        passes.normalised,
+        *_sizes(z),
+        gain.data_ptr(),
+        bias.data_ptr(),
+        running_mean.data_ptr(),
+        running_var.data_ptr(),
+        _bits(momentum),
+        _bits(epsilon),
+        int(rectify),
+        y.data_ptr(),
+        line.data_ptr(),
+        sums.data_ptr(),
+    )
+    return y, Done(x, narrow, z, line, where, rectify)
+
+
+def back(
+    done: Done, gain: Tensor, gradients: Gradients, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Return the gradients of a layer's input and weight, where wanted, its gain and its bias."""
+    from netwright.children import passes
+
+    z = done.z
+    takers, held = _takers(gradients, z)
+    g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
+    sums = _sums(z.shape[1])
+    passes.run(
+        passes.normalised_backward,
+        *_sizes(z),
+        done.line.data_ptr(),
+        int(done.rectify),
+        *takers,
+        z.shape[2],
+        z.shape[3],
+        g.data_ptr(),
+        g_gain.data_ptr(),
+        g_bias.data_ptr(),
+        sums.data_ptr(),
+    )
+    del held, gradients
+    geometry = (*done.where, [1, 1], False, [0, 0], 1)
+    g_x, g_weight, _ = _CONVOLUTION_BACKWARD(
+        g, done.x, done.weight, None, *geometry, [*want, False]
+    )
+    if g_weight is not None:
+        g_weight = g_weight.to(gain.dtype)
+    return g_x, g_weight, g_gain, g_bias
 
 
 class _ConvNormRelu(torch.autograd.Function):
@@ -330,32 +446,12 @@ class _ConvNormRelu(torch.autograd.Function):
         gain: Tensor,
         bias: Tensor,
         where: Where,
-        state: tuple[Tensor, Tensor, float, float],
+        state: State,
         rectify: bool,
         takers: int,
     ) -> tuple[Tensor, ...]:
-        from netwright.children import passes
-
-        narrow = weight.to(x.dtype)
-        z = _convolved(x, narrow, where)
-        y = torch.empty_like(z)
-        running_mean, running_var, momentum, epsilon = state
-        ctx.line, sums = torch.empty(4, z.shape[1]), _sums(z.shape[1])
-        passes.run(
-            passes.normalised,
-            *_sizes(z),
-            gain.data_ptr(),
-            bias.data_ptr(),
-            running_mean.data_ptr(),
-            running_var.data_ptr(),
-            _bits(momentum),
-            _bits(epsilon),
-            int(rectify),
-            y.data_ptr(),
-            ctx.line.data_ptr(),
-            sums.data_ptr(),
-        )
-        ctx.save_for_backward(x, narrow, z, gain)
+        y, done = convolve(x, weight, gain, bias, where, state, rectify)
+        ctx.save_for_backward(x, done.weight, done.z, done.line, gain)
         ctx.where, ctx.rectify = where, rectify
         ctx.set_materialize_grads(False)
         return (y, *(y.detach() for _ in range(takers - 1)))
@@ -363,29 +459,7 @@ class _ConvNormRelu(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        from netwright.children import passes
-
-        x, narrow, z, gain = ctx.saved_tensors
-        takers, held = _takers(gradients, z)
-        g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
-        sums = _sums(z.shape[1])
-        passes.run(
-            passes.normalised_backward,
-            *_sizes(z),
-            ctx.line.data_ptr(),
-            int(ctx.rectify),
-            *takers,
-            z.shape[2],
-            z.shape[3],
-            g.data_ptr(),
-            g_gain.data_ptr(),
-            g_bias.data_ptr(),
-            sums.data_ptr(),
-        )
-        del held, gradients
-        want = [*ctx.needs_input_grad[:2], False]
-        geometry = (*ctx.where, [1, 1], False, [0, 0], 1)
-        g_x, g_weight, _ = _CONVOLUTION_BACKWARD(g, x, narrow, None, *geometry, want)
-        if g_weight is not None:
-            g_weight = g_weight.to(gain.dtype)
-        return g_x, g_weight, g_gain, g_bias, None, None, None, None
+        *saved, gain = ctx.saved_tensors
+        done = Done(*saved, ctx.where, ctx.rectify)
+        want = ctx.needs_input_grad[:2]
+        return (*back(done, gain, gradients, want), None, None, None, None)

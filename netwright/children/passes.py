@@ -23,6 +23,7 @@ from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.compiled import carray, held_as, jit, part, pointer, wide
+from netwright.children.lanes import counted, mixed, moved, passed, period, summed
 from netwright.children.openmp import openmp
 from netwright.children.team import (
     ALONE,
@@ -37,58 +38,48 @@ from netwright.children.team import (
     whole_of,
 )
 
-TILE = 2048  # numbers, which stay in the nearest cache
+TILE = 4096  # numbers, which stay in the nearest cache
 WORTH = 1 << 15  # numbers of a pass from which several threads take it
 
 
 @part
 def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: int, to: Any) -> None:
     """to[:rows * C] = the sum of what the takers send to pixels first .. first + rows."""
-    channels = like.shape[1]
-    if takers.shape[0] == 0:
-        to[: rows * channels] = 0
-    for k in range(takers.shape[0]):
-        image, row, column = takers[k, 1], takers[k, 2], takers[k, 3]
-        dense = column == channels and row == width * column and image == height * row
-        done = 0
-        while done < rows:  # up to the end of a row of the image, where there is more behind it
-            pixel = first + done
-            y, x = pixel // width, pixel % width
-            n = rows if dense else min(rows - done, width - x)
-            start = (y // height) * image + (y % height) * row + x * column
-            place = pointer(takers[k, 0] + start * like.itemsize)
-            target = to[done * channels : (done + n) * channels].reshape(n, channels)
-            if column == channels:
-                g = carray(place, (n * channels,), like.dtype)
-                flat = to[done * channels : (done + n) * channels]
-                if k == 0:
-                    for i in range(n * channels):
-                        flat[i] = wide(g[i])
-                else:
-                    for i in range(n * channels):
-                        flat[i] += wide(g[i])
-            else:
-                pixels = carray(place, (n, max(column, channels)), like.dtype)
-                for p in range(n):
-                    q = p if column else 0
-                    if k == 0:
-                        for i in range(channels):
-                            target[p, i] = wide(pixels[q, i])
-                    else:
-                        for i in range(channels):
-                            target[p, i] += wide(pixels[q, i])
-            done += n
+    many, channels, size = takers.shape[0], like.shape[1], like.itemsize
+    places, steps = np.empty(many, np.int64), np.empty(many, np.int64)
+    through = True
+    for k in range(many):
+        steps[k] = takers[k, 3] * size
+        through &= takers[k, 2] == width * takers[k, 3] and takers[k, 1] == height * takers[k, 2]
+    done = 0
+    while done < rows:  # up to the end of a row of the image, where there is more behind it
+        y, x = (first + done) // width, (first + done) % width
+        n = rows if through else min(rows - done, width - x)
+        for k in range(many):
+            start = (y // height) * takers[k, 1] + (y % height) * takers[k, 2] + x * takers[k, 3]
+            places[k] = takers[k, 0] + start * size
+        target = to[done * channels : (done + n) * channels].reshape(n, channels)
+        summed(places, steps, like, n, target)
+        done += n
 
 
 @part
-def _tiled(values: Any, rows: int) -> Any:
-    """[C] -> [rows * C], float32"""
-    n = values.shape[0]
-    found = np.empty(rows * n, np.float32)
-    for row in range(rows):
-        piece = found[row * n : (row + 1) * n]
-        for i in range(n):
-            piece[i] = values[i]
+def _dense(takers: Any, channels: int, height: int, width: int) -> bool:
+    """Whether there is one taker, all of whose numbers are adjacent."""
+    if takers.shape[0] != 1:
+        return False
+    row = width * channels
+    return takers[0, 3] == channels and takers[0, 2] == row and takers[0, 1] == height * row
+
+
+@part
+def _tiled(values: Any) -> Any:
+    """[C] -> float32 [P], again and again"""
+    channels = values.shape[0]
+    found = np.empty(period(channels), np.float32)
+    for start in range(0, found.shape[0], channels):
+        for c in range(channels):
+            found[start + c] = values[c]
     return found
 
 
@@ -103,28 +94,27 @@ def _folded(tile: Any, channels: int, to: Any) -> None:
 
 
 @part
-def _rows(m: int, channels: int) -> int:
-    return max(1, min(m, TILE // channels))
+def _rows(channels: int) -> int:
+    """A tile's, whose numbers are some periods."""
+    turn = period(channels)
+    return max(1, TILE // turn) * (turn // channels)
 
 
 @part
 def _moments(x: Any, mean: Any, variance: Any, sums: Any, team: Any) -> None:
     """Write each channel's mean and (biased) variance over `x` [M, C], float64 [C]."""
     m, channels = x.shape
-    rows = _rows(m, channels)
+    rows = _rows(channels)
     flat = x.reshape(-1)
     shift = np.empty(channels, np.float32)
     for c in range(channels):
         shift[c] = wide(flat[c])
-    shifts = _tiled(shift, rows)
-    one, two = np.zeros(rows * channels, np.float32), np.zeros(rows * channels, np.float32)
+    shifts = _tiled(shift)
+    one, two = np.zeros_like(shifts), np.zeros_like(shifts)
     begin, end = share(team, m, rows)
     for first in range(begin, end, rows):
         piece = flat[first * channels : min(first + rows, m) * channels]
-        for i in range(piece.shape[0]):
-            d = wide(piece[i]) - shifts[i]
-            one[i] += d
-            two[i] += d * d
+        counted(piece, shifts, one, two)
     _folded(one, channels, sums[team[0], 0])
     _folded(two, channels, sums[team[0], 1])
     meet(team)
@@ -140,18 +130,14 @@ def _moments(x: Any, mean: Any, variance: Any, sums: Any, team: Any) -> None:
 def _scaled(x: Any, scale: Any, shift: Any, rectify: int, y: Any, team: Any) -> None:
     """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
     m, channels = x.shape
-    rows = _rows(m, channels)
-    a, b = _tiled(scale, rows), _tiled(shift, rows)
+    rows = _rows(channels)
+    a, b = _tiled(scale), _tiled(shift)
     source, target = x.reshape(-1), y.reshape(-1)
     low = np.float32(0) if rectify else np.float32(-np.inf)
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
-        before, after = source[start:end], target[start:end]
-        for i in range(end - start):
-            z = wide(before[i]) * a[i] + b[i]
-            z = low if z <= low else z
-            after[i] = held_as(after, z)
+        moved(source[start:end], a, b, low, target[start:end])
 
 
 @jit
@@ -233,25 +219,25 @@ def _gathered(
     sums: float64 [threads, 2, C], of g and of g * (x - mean), each thread its own.
     """
     m, channels = x.shape
-    rows = _rows(m, channels)
-    a, b, centre = _tiled(scale, rows), _tiled(shift, rows), _tiled(mean, rows)
+    rows = _rows(channels)
+    a, b, centre = _tiled(scale), _tiled(shift), _tiled(mean)
     source, target = x.reshape(-1), g.reshape(-1)
     low = np.float32(0) if rectify else np.float32(-np.inf)
     d = np.empty(rows * channels, np.float32)
-    one, two = np.zeros(rows * channels, np.float32), np.zeros(rows * channels, np.float32)
+    one, two = np.zeros_like(a), np.zeros_like(a)
+    alone = _dense(takers, channels, height, width)
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         some = min(rows, m - first)
         start, end = first * channels, (first + some) * channels
         before, after = source[start:end], target[start:end]
-        _added(takers, x, first, some, height, width, d)
-        for i in range(end - start):
-            v = wide(before[i])
-            z = v * a[i] + b[i]
-            e = np.float32(0) if z <= low else d[i]
-            one[i] += e
-            two[i] += e * (v - centre[i])
-            after[i] = held_as(after, e)
+        if alone:
+            place = pointer(takers[0, 0] + start * x.itemsize)
+            g_y = carray(place, (end - start,), x.dtype)
+            passed(after, before, g_y, one, two, a, b, centre, low, np.float32(0))
+        else:
+            _added(takers, x, first, some, height, width, d)
+            passed(after, before, d, one, two, a, b, centre, low, np.float32(0))
     _folded(one, channels, sums[team[0], 0])
     _folded(two, channels, sums[team[0], 1])
 
@@ -260,15 +246,13 @@ def _gathered(
 def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any, team: Any) -> None:
     """g = g * of_g + x * of_x + constant by channel; [M, C]."""
     m, channels = x.shape
-    rows = _rows(m, channels)
-    a, b, c = _tiled(of_g, rows), _tiled(of_x, rows), _tiled(constant, rows)
+    rows = _rows(channels)
+    a, b, c = _tiled(of_g), _tiled(of_x), _tiled(constant)
     source, target = x.reshape(-1), g.reshape(-1)
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
-        before, after = source[start:end], target[start:end]
-        for i in range(end - start):
-            after[i] = held_as(after, wide(after[i]) * a[i] + wide(before[i]) * b[i] + c[i])
+        mixed(target[start:end], source[start:end], a, b, c)
 
 
 @jit
@@ -321,18 +305,10 @@ def added(
     team: Any,
 ) -> None:
     """g = the sum of what the takers send; [M, C]."""
-    rows = _rows(m, channels)
     whole = array(g, (m, channels), like)
-    target = whole.reshape(-1)
-    d = np.empty(rows * channels, np.float32)
-    sent = takers_of(takers, count)
-    begin, last = share(team, m, rows)
-    for first in range(begin, last, rows):
-        some = min(rows, m - first)
-        _added(sent, whole, first, some, height, width, d)
-        after = target[first * channels : (first + some) * channels]
-        for i in range(after.shape[0]):
-            after[i] = held_as(after, d[i])
+    first, last = share(team, m)
+    target = whole.reshape(-1)[first * channels : last * channels]
+    _added(takers_of(takers, count), whole, first, last - first, height, width, target)
 
 
 @jit

@@ -1,0 +1,158 @@
+"""A child whose layers are all convolutions, forward and backward, as one function of autograd's.
+
+On small images what a step costs is calls: of autograd, of views, of a function a layer. Here the
+child's own order stands in for autograd's: layers forward, and from the last to the first backward,
+with lists of what has arrived at each output. The arithmetic is that of `netwright.children.joints`,
+call by call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from netwright.children.joints import (
+    HERE,
+    ConvNormRelu,
+    Done,
+    Size,
+    back,
+    convolve,
+    fast,
+    join,
+    parts_of,
+    pool,
+    spread,
+    unpool,
+    where_of,
+)
+from netwright.children.plan import IMAGE, Plan
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+Place = tuple[int, int]  # an output, and how often it is pooled
+
+
+def whole(layers: Sequence[Module], images: Tensor) -> bool:
+    """Return whether `features` takes these layers in training here."""
+    return (
+        torch.is_grad_enabled()
+        and not images.requires_grad
+        and len(images) > 1
+        and fast(images)
+        and all(
+            type(m) is ConvNormRelu and m.training and m.rectify and not m._forward_hooks
+            for m in layers
+        )
+    )
+
+
+def features(
+    plan: Plan, takers: Counter[Place], layers: Sequence[Any], images: Tensor, size: Size
+) -> Tensor:
+    """Return the mean of each channel of the child's last outputs, padded to `size`, float32 [N, C].
+
+    takers: how many take each output at each level.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        images = images.to(torch.get_autocast_dtype("cpu"))
+    learnt = [weight for layer in layers for weight in layer.learnt()]
+    found: Tensor = _Whole.apply(  # type: ignore[no-untyped-call]
+        plan, takers, layers, images, size, *learnt
+    )
+    return found
+
+
+@dataclass(slots=True)
+class _Way:
+    """What the way back needs. shapes: of the outputs at their levels."""
+
+    area: int
+    layers: list[tuple[Done, Size]] = field(default_factory=list)
+    places: dict[Place, Tensor] = field(default_factory=dict)
+    shapes: dict[Place, torch.Size] = field(default_factory=dict)
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        takers: Counter[Place],
+        layers: Sequence[ConvNormRelu],
+        images: Tensor,
+        size: Size,
+        *learnt: Tensor,
+    ) -> Tensor:
+        way = _Way(size[0] * size[1])
+        outputs: dict[Place, list[Tensor]] = {}
+
+        def arrived(place: Place, y: Tensor) -> None:
+            way.shapes[place], outputs[place] = y.shape, [y] * takers[place]
+
+        def taken(i: int, level: int) -> Tensor:
+            if (i, level) not in outputs:
+                y, way.places[i, level] = pool(taken(i, level - 1))
+                arrived((i, level), y)
+            return outputs[i, level].pop()
+
+        arrived((IMAGE, 0), images)
+        for n, (layer, module) in enumerate(zip(plan.layers, layers, strict=True)):
+            x = join([taken(i, layer.level) for i in layer.inputs], layer.in_size)
+            where, inside = where_of(module.first_two()[0]), x.shape[2:]
+            if layer.kernel == (1, 1) and where[0] != (1, 1):
+                x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
+            weights = learnt[3 * n : 3 * n + 3]
+            y, done = convolve(x, *weights, where, module.state(), True)  # type: ignore[call-arg]
+            way.layers.append((done, inside))
+            arrived((n, layer.level), y)
+            del x, y
+        leaves = [taken(i, plan.level) for i in plan.outputs]
+        ctx.plan, ctx.way, ctx.dtype = plan, way, images.dtype
+        ctx.save_for_backward(*learnt[1::3])
+        return torch.cat([x.sum((2, 3), dtype=torch.float32) for x in leaves], 1) / way.area
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        plan, way, gains = ctx.plan, ctx.way, ctx.saved_tensors
+        sent: dict[Place, list[Tensor]] = defaultdict(list)
+        shapes = [way.shapes[i, plan.level] for i in plan.outputs]
+        each = torch.split(g / way.area, [shape[1] for shape in shapes], 1)
+        for i, part, shape in zip(plan.outputs, each, shapes, strict=True):
+            sent[i, plan.level].append(spread(part, ctx.dtype, shape))
+        found: list[Tensor | None] = []
+        for n in range(len(plan.layers) - 1, -1, -1):
+            layer = plan.layers[n]
+            for level in range(plan.level, layer.level, -1):
+                if (n, level) in way.places:
+                    here, below = sent.pop((n, level)), (n, level - 1)
+                    size, place = way.shapes[below][2:], way.places.pop((n, level))
+                    sent[below].append(unpool(here[0], here, place, size))
+            (done, inside), arrived = way.layers.pop(), sent.pop((n, layer.level))
+            learns = [i for i in layer.inputs if i != IMAGE]
+            g_x, *rest = back(done, gains[n], arrived, (bool(learns), True))
+            found = [*rest, *found]
+            if g_x is not None:
+                if g_x.shape[2:] != inside and done.where == HERE and layer.kernel == (1, 1):
+                    g_x = _apart(g_x, inside, layer.stride)
+                parts = parts_of(g_x, [way.shapes[i, layer.level] for i in layer.inputs])
+                for i, part in zip(layer.inputs, parts, strict=True):
+                    if i != IMAGE:
+                        sent[i, layer.level].append(part)
+        return (None, None, None, None, None, *found)
+
+
+def _apart(g: Tensor, size: Size, stride: tuple[int, int]) -> Tensor:
+    """Return zeros [N, C, *size] with `g` where every so many rows and columns were taken."""
+    shape = (*g.shape[:2], *size)
+    found = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last).zero_()
+    found[:, :, :: stride[0], :: stride[1]] = g
+    return found
