@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from netwright.children import joints, openmp, passes
+from netwright.children.compiled import part
 from netwright.children.conv import build
 from netwright.children.joints import ConvNormRelu, averaged, fast, halved, handed, joined
+from netwright.children.lanes import counted, summed
+from netwright.children.whole import whole
 from netwright.space import Architecture, SearchSpace
 from tests.strategies import conv_architectures
 
@@ -266,17 +271,81 @@ def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture])
     torch.manual_seed(0)
     child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
     x = _images(4, 3, 9, 8).detach()
-    results = []
-    for plainly in (True, False):
+    results: dict[str, Any] = {}
+    for way in ("plain", "whole", "layer by layer"):
         one = copy.deepcopy(child)
-        with _both(plainly):
+        if way == "layer by layer":
+            one.layers[0].register_forward_hook(lambda module, inputs, output: None)
+        with _both(way == "plain"):
             logits = one(x)
         logits.square().sum().backward()
-        results.append((logits.detach(), [p.grad for p in one.parameters()]))
-    (logits, gradients), (logits_fast, gradients_fast) = results
-    _near(logits_fast, logits, torch.float32, scale=50)
-    for found, wanted in zip(gradients_fast, gradients, strict=True):
-        assert found is not None
-        assert wanted is not None
-        size = float(wanted.norm()) + 1e-3
-        assert float((found - wanted).norm()) <= 0.02 * size
+        buffers = dict(one.named_buffers())
+        results[way] = (logits.detach(), [p.grad for p in one.parameters()], buffers)
+    wanted, gradients, buffers = results["plain"]
+    for way in ("whole", "layer by layer"):
+        logits, gradients_fast, buffers_fast = results[way]
+        _near(logits, wanted, torch.float32, scale=50)
+        for name in buffers:
+            torch.testing.assert_close(buffers_fast[name], buffers[name], rtol=1e-3, atol=1e-4)
+        for found, right in zip(gradients_fast, gradients, strict=True):
+            assert found is not None
+            assert right is not None
+            size = float(right.norm()) + 1e-3
+            assert float((found - right).norm()) <= 0.02 * size
+
+
+def test_only_children_of_convolutions_in_training_are_one_function() -> None:
+    torch.manual_seed(0)
+    layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
+    x = _images(4, 2, 3, 3).detach()
+    assert whole([layer], x)
+    assert not whole([layer, nn.ReLU()], x)
+    assert not whole([layer], x.contiguous())
+    assert not whole([layer], x[:1])
+    assert not whole([layer], _images(4, 2, 3, 3))  # whose gradient someone wants
+    with torch.no_grad():
+        assert not whole([layer], x)
+    layer.eval()
+    assert not whole([layer], x)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 130), st.sampled_from([np.float32, np.uint16]))
+def test_vectors_stay_within_their_arrays_and_are_sums(
+    channels: int, pixels: int, kind: type[Any]
+) -> None:
+    draw = np.random.default_rng(channels)
+    n, turn = pixels * channels, math.lcm(channels, 16)
+
+    def framed(size: int, of: type[Any]) -> tuple[Any, Any]:
+        around = np.full(size + 64, 7, of)
+        return around, around[32 : 32 + size]
+
+    x = (draw.standard_normal(n).astype(np.float32).view(np.uint32) >> 16 << 16).view(np.float32)
+    held = (x.view(np.uint32) >> 16).astype(np.uint16) if kind is np.uint16 else x
+    (around, to), (around_one, one), (around_two, two) = (
+        framed(size, np.float32) for size in (n, turn, turn)
+    )
+    one[:] = two[:] = 0
+    _counted(held, np.zeros(turn, np.float32), one, two)
+    by_channel = x.reshape(pixels, channels)
+    found = one.reshape(-1, channels).sum(0), two.reshape(-1, channels).sum(0)
+    np.testing.assert_allclose(found[0], by_channel.sum(0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found[1], np.square(by_channel).sum(0), rtol=1e-4, atol=1e-3)
+    steps = np.array([channels * held.itemsize, 0])
+    places = np.array([held.ctypes.data, held.ctypes.data])
+    _summed(places, steps, held, pixels, to.reshape(pixels, channels))
+    np.testing.assert_allclose(to.reshape(pixels, channels), by_channel + by_channel[0])
+    for outside in (around, around_one, around_two):
+        assert (outside[:32] == 7).all()
+        assert (outside[-32:] == 7).all()
+
+
+@part
+def _counted(x: Any, shift: Any, one: Any, two: Any) -> None:
+    counted(x, shift, one, two)
+
+
+@part
+def _summed(places: Any, steps: Any, like: Any, pixels: int, to: Any) -> None:
+    summed(places, steps, like, pixels, to)

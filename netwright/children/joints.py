@@ -289,7 +289,7 @@ class ConvNormRelu(nn.Sequential):
         """Return the output so many times, see `handed`."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        convolution, norm = self.first_two()
+        convolution, _ = self.first_two()
         training, grad = self.training, torch.is_grad_enabled()
         one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
         if not fast(x) or one or (grad and not training):
@@ -459,7 +459,7 @@ class _ConvNormRelu(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        *saved, gain = ctx.saved_tensors
-        done = Done(*saved, ctx.where, ctx.rectify)
+        x, narrow, z, line, gain = ctx.saved_tensors
+        done = Done(x, narrow, z, line, ctx.where, ctx.rectify)
         want = ctx.needs_input_grad[:2]
         return (*back(done, gain, gradients, want), None, None, None, None)

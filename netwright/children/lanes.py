@@ -82,6 +82,9 @@ def _write(builder: Any, kind: Any, place: Any, found: Lanes) -> None:
     builder.store(value, place).align = kind.bitwidth // 8
 
 
+_room: Any = cgutils.alloca_once
+
+
 def _everywhere(builder: Any, number: Any, lanes: int) -> Lanes:
     if lanes > 1:
         kind = _of(_FLOAT, lanes)
@@ -167,7 +170,7 @@ class _Loop:
         """Write all of it where the builder stands."""
         builder, word = self.builder, self.size.type
         whole = builder.and_(self.size, word(-LANES))
-        kept = {k: cgutils.alloca_once(builder, _of(_FLOAT, LANES)) for k in self.turning}
+        kept = {k: _room(builder, _of(_FLOAT, LANES)) for k in self.turning}
         first = builder.select(builder.icmp_signed("<", self.turn, whole), self.turn, whole)
         with cgutils.for_range_slice(builder, word(0), first, word(LANES), word) as (j, _):
             for k, place in kept.items():
@@ -221,58 +224,105 @@ def mixed(g: Any, x: Any, of_g: Any, of_x: Any, constant: Any) -> Any:
     return (g * of_g + x * of_x + constant,)
 
 
-# --- sums of what lies apart ----------------------------------------------------------------------
+# --- pixel by pixel -------------------------------------------------------------------------------
 
 
-@intrinsic
-def summed(context: Any, places: Any, steps: Any, like: Any, pixels: Any, to: Any) -> Any:
+def _pixels(builder: Any, pixels: Any, channels: Any, some: Callable[..., None]) -> None:
+    """Write `some(pixel, first channel, lanes)` for all channels of all pixels."""
+    word = channels.type
+    at = _room(builder, word)
+    with cgutils.for_range(builder, pixels, intp=word) as loop:
+        builder.store(word(0), at)
+        for lanes in (LANES, 8, 4, 2, 1):
+            test, inside, after = (builder.append_basic_block() for _ in range(3))
+            builder.branch(test)
+            builder.position_at_end(test)
+            end = builder.add(builder.load(at), word(lanes))
+            builder.cbranch(builder.icmp_signed("<=", end, channels), inside, after)
+            builder.position_at_end(inside)
+            some(loop.index, builder.load(at), lanes)
+            builder.store(end, at)
+            builder.branch(test)
+            builder.position_at_end(after)
+
+
+def _vector_at(builder: Any, array: Any, at: Any, kind: Any, lanes: int) -> Any:
+    of = {types.uint16: _HALF, types.uint8: ir.IntType(8)}.get(kind, _FLOAT)
+    return builder.bitcast(builder.gep(array.data, [at]), _of(of, lanes).as_pointer())
+
+
+def _summed(context: Any, places: Any, steps: Any, like: Any, pixels: Any, to: Any) -> Any:
     """to[p, c] = the sum over k of what lies at places[k] + p * steps[k], for pixels p; [M, C].
 
     places, steps: int64 [K], of `like`'s type, in bytes. to: of float32 or that type.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        arrays = [context.make_array(kinds[k])(context, builder, args[k]) for k in (0, 1, 4)]
-        where, by, target = (array.data for array in arrays)
-        many = builder.extract_value(arrays[0].shape, 0)
-        channels = builder.extract_value(arrays[2].shape, 1)
-        word, count = channels.type, args[3]
+        where, by = (context.make_array(kinds[k])(context, builder, args[k]) for k in (0, 1))
+        target = context.make_array(to)(context, builder, args[4])
+        many = builder.extract_value(where.shape, 0)
+        channels = builder.extract_value(target.shape, 1)
+        word = channels.type
         of, size = (_HALF, 2) if like.dtype == types.uint16 else (_FLOAT, 4)
-        at = cgutils.alloca_once(builder, word)
 
-        def some(pixel: Any, lanes: int) -> None:
-            start = builder.load(at)
+        def some(pixel: Any, start: Any, lanes: int) -> None:
             kind = _of(_FLOAT, lanes)
-            total = cgutils.alloca_once(builder, kind)
+            total = _room(builder, kind)
             builder.store(ir.Constant(kind, None if lanes > 1 else 0.0), total)
             with cgutils.for_range(builder, many, intp=word) as loop:
-                k = loop.index
-                place = builder.load(builder.gep(where, [k]))
-                step = builder.load(builder.gep(by, [k]))
+                place = builder.load(builder.gep(where.data, [loop.index]))
+                step = builder.load(builder.gep(by.data, [loop.index]))
                 place = builder.add(place, builder.mul(pixel, step))
                 place = builder.add(place, builder.mul(start, word(size)))
                 place = builder.inttoptr(place, _of(of, lanes).as_pointer())
                 one = _read(builder, like.dtype, place, lanes)
                 builder.store((Lanes(builder, builder.load(total), lanes) + one).value, total)
-            place = builder.gep(target, [builder.add(builder.mul(pixel, channels), start)])
+            at = builder.add(builder.mul(pixel, channels), start)
             found = Lanes(builder, builder.load(total), lanes)
-            wanted = _of(_HALF if to.dtype == types.uint16 else _FLOAT, lanes).as_pointer()
-            _write(builder, to.dtype, builder.bitcast(place, wanted), found)
+            _write(builder, to.dtype, _vector_at(builder, target, at, to.dtype, lanes), found)
 
-        with cgutils.for_range(builder, count, intp=word) as loop:
-            builder.store(word(0), at)
-            for lanes in (LANES, 8, 4, 2, 1):
-                test, inside, after = (builder.append_basic_block() for _ in range(3))
-                builder.branch(test)
-                builder.position_at_end(test)
-                end = builder.add(builder.load(at), word(lanes))
-                builder.cbranch(builder.icmp_signed("<=", end, channels), inside, after)
-                builder.position_at_end(inside)
-                some(loop.index, lanes)
-                builder.store(end, at)
-                builder.branch(test)
-                builder.position_at_end(after)
+        _pixels(builder, args[3], channels, some)
         return context.get_dummy_value()
 
     kinds = (places, steps, like, pixels, to)
     return types.void(*kinds), generate
+
+
+def _picked(context: Any, sent: Any, places: Any, place: Any, to: Any, step: Any) -> Any:
+    """to[p * step + c] = sent[p, c] where places[p, c] is `place`, else 0; [M, C], uint8 places."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, which, target = (
+            context.make_array(kinds[k])(context, builder, args[k]) for k in (0, 1, 3)
+        )
+        pixels, channels = (builder.extract_value(source.shape, k) for k in (0, 1))
+
+        def some(pixel: Any, start: Any, lanes: int) -> None:
+            at = builder.add(builder.mul(pixel, channels), start)
+            d = _read(
+                builder, sent.dtype, _vector_at(builder, source, at, sent.dtype, lanes), lanes
+            )
+            byte = builder.load(_vector_at(builder, which, at, types.uint8, lanes))
+            byte.align = 1
+            wanted = [builder.trunc(args[2], ir.IntType(8))] * lanes
+            here = wanted[0]
+            if lanes > 1:
+                here = ir.Constant(_of(ir.IntType(8), lanes), ir.Undefined)
+                for k, one in enumerate(wanted):
+                    here = builder.insert_element(here, one, _WORD(k))
+            kind = _of(_FLOAT, lanes)
+            zero = ir.Constant(kind, None if lanes > 1 else 0.0)
+            kept = builder.select(builder.icmp_unsigned("==", byte, here), d.value, zero)
+            at = builder.add(builder.mul(pixel, args[4]), start)
+            place = _vector_at(builder, target, at, to.dtype, lanes)
+            _write(builder, to.dtype, place, Lanes(builder, kept, lanes))
+
+        _pixels(builder, pixels, channels, some)
+        return context.get_dummy_value()
+
+    kinds = (sent, places, place, to, step)
+    return types.void(*kinds), generate
+
+
+summed: Any = intrinsic(_summed)
+picked: Any = intrinsic(_picked)

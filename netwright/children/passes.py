@@ -23,7 +23,7 @@ from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.compiled import carray, held_as, jit, part, pointer, wide
-from netwright.children.lanes import counted, mixed, moved, passed, period, summed
+from netwright.children.lanes import counted, mixed, moved, passed, period, picked, summed
 from netwright.children.openmp import openmp
 from netwright.children.team import (
     ALONE,
@@ -64,7 +64,7 @@ def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: in
 
 
 @part
-def _dense(takers: Any, channels: int, height: int, width: int) -> bool:
+def _dense(takers: Any, channels: int, height: int, width: int) -> Any:
     """Whether there is one taker, all of whose numbers are adjacent."""
     if takers.shape[0] != 1:
         return False
@@ -373,22 +373,15 @@ def unpooled(
     sent = np.empty(columns * channels, np.float32)
     d = sent.reshape(columns, channels)
     flat = whole.reshape(-1, channels)
-    zero = np.float32(0)
     begin, end = share(team, images)
     for n in range(begin, end):
         for i in range(rows):
             _added(given, flat, (n * rows + i) * columns, columns, rows, columns, sent)
             for k in range(min(2, height - 2 * i)):
-                target, places = whole[n, 2 * i + k], all_places[n, i]
-                here, beside = np.uint8(2 * k), np.uint8(2 * k + 1)
-                for j in range(columns):
-                    for c in range(channels):
-                        v = d[j, c] if places[j, c] == here else zero
-                        target[2 * j, c] = held_as(target, v)
-                    if 2 * j + 1 < width:
-                        for c in range(channels):
-                            v = d[j, c] if places[j, c] == beside else zero
-                            target[2 * j + 1, c] = held_as(target, v)
+                target, places = whole[n, 2 * i + k].reshape(-1), all_places[n, i]
+                picked(d, places, 2 * k, target, 2 * channels)
+                beside = width // 2
+                picked(d[:beside], places, 2 * k + 1, target[channels:], 2 * channels)
 
 
 _PASSES: tuple[Callable[..., None], ...] = (

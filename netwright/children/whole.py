@@ -1,9 +1,9 @@
 """A child whose layers are all convolutions, forward and backward, as one function of autograd's.
 
 On small images what a step costs is calls: of autograd, of views, of a function a layer. Here the
-child's own order stands in for autograd's: layers forward, and from the last to the first backward,
-with lists of what has arrived at each output. The arithmetic is that of `netwright.children.joints`,
-call by call.
+child's own order stands in for autograd's: layers forward, and from the last to the first back,
+with lists of what has arrived at each output. The arithmetic is that of
+`netwright.children.joints`, call by call.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def whole(layers: Sequence[Module], images: Tensor) -> bool:
 def features(
     plan: Plan, takers: Counter[Place], layers: Sequence[Any], images: Tensor, size: Size
 ) -> Tensor:
-    """Return the mean of each channel of the child's last outputs, padded to `size`, float32 [N, C].
+    """Return the mean of each channel of the last outputs, padded to `size`: float32 [N, C].
 
     takers: how many take each output at each level.
     """
@@ -72,12 +72,25 @@ def features(
 
 @dataclass(slots=True)
 class _Way:
-    """What the way back needs. shapes: of the outputs at their levels."""
+    """What the way back needs, and outputs not taken yet. shapes: of outputs at their levels."""
 
     area: int
+    takers: Counter[Place]
+    outputs: dict[Place, list[Tensor]] = field(default_factory=dict)
     layers: list[tuple[Done, Size]] = field(default_factory=list)
     places: dict[Place, Tensor] = field(default_factory=dict)
     shapes: dict[Place, torch.Size] = field(default_factory=dict)
+
+    def arrive(self, place: Place, y: Tensor) -> None:
+        """Put an output down for all who take it."""
+        self.shapes[place], self.outputs[place] = y.shape, [y] * self.takers[place]
+
+    def take(self, i: int, level: int) -> Tensor:
+        """Return an output to one of its takers; the last one leaves nothing behind."""
+        if (i, level) not in self.outputs:
+            y, self.places[i, level] = pool(self.take(i, level - 1))
+            self.arrive((i, level), y)
+        return self.outputs[i, level].pop()
 
 
 class _Whole(torch.autograd.Function):
@@ -91,30 +104,19 @@ class _Whole(torch.autograd.Function):
         size: Size,
         *learnt: Tensor,
     ) -> Tensor:
-        way = _Way(size[0] * size[1])
-        outputs: dict[Place, list[Tensor]] = {}
-
-        def arrived(place: Place, y: Tensor) -> None:
-            way.shapes[place], outputs[place] = y.shape, [y] * takers[place]
-
-        def taken(i: int, level: int) -> Tensor:
-            if (i, level) not in outputs:
-                y, way.places[i, level] = pool(taken(i, level - 1))
-                arrived((i, level), y)
-            return outputs[i, level].pop()
-
-        arrived((IMAGE, 0), images)
+        way = _Way(size[0] * size[1], takers)
+        way.arrive((IMAGE, 0), images)
         for n, (layer, module) in enumerate(zip(plan.layers, layers, strict=True)):
-            x = join([taken(i, layer.level) for i in layer.inputs], layer.in_size)
-            where, inside = where_of(module.first_two()[0]), x.shape[2:]
+            x = join([way.take(i, layer.level) for i in layer.inputs], layer.in_size)
+            where, inside = where_of(module.first_two()[0]), (x.shape[2], x.shape[3])
             if layer.kernel == (1, 1) and where[0] != (1, 1):
                 x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
-            weights = learnt[3 * n : 3 * n + 3]
-            y, done = convolve(x, *weights, where, module.state(), True)  # type: ignore[call-arg]
+            weight, gain, bias = learnt[3 * n : 3 * n + 3]
+            y, done = convolve(x, weight, gain, bias, where, module.state(), True)
             way.layers.append((done, inside))
-            arrived((n, layer.level), y)
+            way.arrive((n, layer.level), y)
             del x, y
-        leaves = [taken(i, plan.level) for i in plan.outputs]
+        leaves = [way.take(i, plan.level) for i in plan.outputs]
         ctx.plan, ctx.way, ctx.dtype = plan, way, images.dtype
         ctx.save_for_backward(*learnt[1::3])
         return torch.cat([x.sum((2, 3), dtype=torch.float32) for x in leaves], 1) / way.area
