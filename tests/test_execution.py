@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from netwright.errors import ConfigError
 from netwright.executors import probe
@@ -41,9 +42,11 @@ def test_the_fastest_case_is_chosen_and_kept(cache: Path) -> None:
     assert len(asked) == 4  # kept
     key = next(iter(json.loads(cache.read_text())))
     assert "8 processors" in key
+    assert best_workers(numerics="bfloat16 channels_last", measure=measure) == chosen
+    assert len(asked) == 8  # children of other numerics are measured apart
     cache.write_text("not json")
     assert best_workers(measure=measure) == chosen
-    assert len(asked) == 8
+    assert len(asked) == 12
 
 
 def test_one_worker_where_more_are_no_faster() -> None:
@@ -63,11 +66,35 @@ def test_one_processor_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_real_measurement_counts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "SECONDS", 0.3)
-    assert probe._measured(1, 1) > 0
+    assert probe._measured(2, 1, "float32 channels_last") > 0
+
+
+def test_a_measurement_that_fails_counts_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert probe._measured(1, 1, "float16 sideways") == 0.0
+    assert "must be one of float32 channels_last" in capfd.readouterr().err
+
+
+def test_one_worker_that_was_measured_with_threads_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    def best(*given: object) -> Crew:
+        asked.append(given)
+        return Crew(1, 2, "1 of 2")
+
+    monkeypatch.setattr(execution, "best_workers", best)
+    before = torch.get_num_threads()
+    settings = ExecutionSettings(workers=0, numerics="bfloat16 channels_last")
+    with settings.running() as (executor, _):
+        assert isinstance(executor, InProcess)
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    assert asked == [(("cpu",), 0, "bfloat16 channels_last")]
 
 
 def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Crew(3, 2, "3"))
+    monkeypatch.setattr(execution, "best_workers", lambda *given: Crew(3, 2, "3"))
     made: list[tuple[int, object]] = []
 
     class Fake(Processes):

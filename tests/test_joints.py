@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netwright.children import joints
+from netwright.children import joints, openmp, passes
 from netwright.children.compiled import part
 from netwright.children.conv import build
 from netwright.children.joints import averaged, fast, halved, handed, joined
@@ -192,15 +192,80 @@ def test_what_is_not_finite_stays_so() -> None:
     assert torch.isnan(halved(x, 1)[0]).sum() == 1
 
 
-def test_two_threads_and_other_layouts_take_the_plain_versions() -> None:
+def test_other_layouts_and_unknown_threads_take_the_plain_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x = _images(2, 3, 4, 4)
     assert fast(x)
     assert not fast(x.double())
     assert not fast(x.contiguous())
     with joints.plain():
         assert not fast(x)
+    monkeypatch.setattr(openmp, "openmp", lambda: None)
+    assert fast(x)
     torch.set_num_threads(2)
     assert not fast(x)
+
+
+needs_openmp = pytest.mark.skipif(
+    openmp.openmp() is None, reason="torch's threads are not of a known OpenMP library here"
+)
+
+
+def _trained(child: nn.Module, x: Tensor, threads: int) -> list[Tensor]:
+    """Return logits, gradients and running moments, worked out in so many threads."""
+    torch.set_num_threads(threads)
+    one = copy.deepcopy(child)
+    logits = one(x)
+    logits.square().sum().backward()
+    found = [logits.detach(), *one.buffers(), *(p.grad for p in one.parameters())]
+    return [tensor for tensor in found if tensor is not None]
+
+
+@needs_openmp
+@settings(max_examples=5, deadline=None)
+@given(conv_architectures())
+def test_a_child_of_several_threads_is_the_one_of_one_thread(
+    drawn: tuple[SearchSpace, Architecture],
+) -> None:
+    torch.manual_seed(0)
+    child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
+    x = _images(5, 3, 9, 8).detach()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "WORTH", 1)  # every pass is shared
+        one, several, again = (_trained(child, x, n) for n in (1, 3, 3))
+    for found, wanted, repeated in zip(several, one, again, strict=True):
+        assert torch.equal(found, repeated)
+        size = float(wanted.float().norm()) + 1e-3
+        assert float((found - wanted).float().norm()) <= 0.02 * size
+
+
+@needs_openmp
+@pytest.mark.parametrize("dtype", sorted(BOUNDS, key=str))
+def test_large_passes_are_shared_and_exact_where_nothing_is_summed(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[tuple[int, ...]] = []
+    library = openmp.openmp()
+    assert library is not None
+    run = library.run
+
+    def noted(function: int, numbers: tuple[int, ...], threads: int) -> None:
+        shared.append(numbers)
+        run(function, numbers, threads)
+
+    monkeypatch.setattr(library, "run", noted)
+    x = _images(16, 40, 9, 7, dtype)
+    results: list[tuple[Tensor, Tensor]] = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        x.grad = None
+        y, again = halved(x, 2)
+        torch.autograd.backward([y, again], [y.detach(), again.detach()])
+        assert x.grad is not None
+        results.append((y.detach(), x.grad))
+    assert len(shared) == 2
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 @settings(max_examples=15, deadline=None)

@@ -96,14 +96,16 @@ def test_a_real_measurement_leaves_randomness_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_case_that_cannot_be_run_has_speed_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = numerics._step
+    real = numerics.child_step
 
     def refuse() -> None:
         raise RuntimeError("no such type here")
 
     monkeypatch.setattr(numerics, "SECONDS", 0.0)
     monkeypatch.setattr(
-        numerics, "_step", lambda case, device: refuse if case == NARROW else real(case, device)
+        numerics,
+        "child_step",
+        lambda case, device: refuse if case == NARROW else real(case, device),
     )
     speeds = numerics.measured("cpu")
     assert speeds[2] == 0.0

@@ -1,4 +1,4 @@
-"""What stands around a child's convolutions: plain, and fast on one thread of a processor.
+"""What stands around a child's convolutions: plain, and fast on a processor.
 
 The fast versions make few passes over memory (`netwright.children.passes`). An output that several
 layers take is handed out once for each, so that its gradients arrive apart and are added up in one
@@ -8,6 +8,8 @@ copied. All are tested against their plain versions.
 
 from __future__ import annotations
 
+import functools
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from netwright.children import openmp
 
 Size = tuple[int, int]
 Gradients = Sequence[Tensor | None]
@@ -40,13 +44,14 @@ def plain() -> Iterator[None]:
 def fast(x: Tensor) -> bool:
     """Return whether the fast versions take images like `x` here.
 
-    They want one thread, float32 or bfloat16, and channels last in memory.
+    They want float32 or bfloat16, channels last in memory, and one thread or an OpenMP library
+    that is known (`netwright.children.openmp`).
     """
     return (
         not _plain
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.get_num_threads() == 1
+        and openmp.ready()
         and x.is_contiguous(memory_format=LAST)
         and not torch.compiler.is_compiling()
     )
@@ -68,9 +73,20 @@ def sizes_of(x: Tensor) -> tuple[Any, int, int, int]:
 
 
 def _images(x: Tensor) -> tuple[Any, int, int, int, int, int]:
-    """Return type, address, images, height, width and channels."""
-    n, channels, height, width = x.shape
-    return _ARRAYS[x.dtype], x.data_ptr(), n, height, width, channels
+    """Return `sizes_of`, height and width."""
+    return (*sizes_of(x), x.shape[2], x.shape[3])
+
+
+def sums_of(channels: int) -> Tensor:
+    """Return memory for two sums of each thread."""
+    return torch.empty(torch.get_num_threads() * 2 * channels, dtype=torch.float64)
+
+
+@functools.cache
+def bits_of(number: float) -> int:
+    """Return the bits of a number, as `passes` takes it among addresses."""
+    bits: int = struct.unpack("=q", struct.pack("=d", number))[0]
+    return bits
 
 
 def _any(gradients: Gradients) -> Tensor | None:
@@ -78,16 +94,17 @@ def _any(gradients: Gradients) -> Tensor | None:
     return next((g for g in gradients if g is not None), None)
 
 
-def takers_of(gradients: Gradients, like: Tensor) -> tuple[Any, list[Tensor]]:
-    """Return the gradients as `passes` takes them, and the tensors to hold on to meanwhile."""
-    held = []
+def takers_of(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list[Any]]:
+    """Return the gradients as `passes` takes them, and what to hold on to meanwhile."""
+    held: list[Any] = []
     for g in gradients:
         if g is not None:
             g = g.to(like.dtype)
             apart = g.shape[1] > 1 and g.stride(1) != 1
             held.append(g.contiguous(memory_format=LAST) if apart else g)
     steps = [(g.data_ptr(), g.stride(0), g.stride(2), g.stride(3)) for g in held]
-    return np.array(steps, np.int64).reshape(-1, 4), held
+    table = np.array(steps, np.int64)
+    return (table.ctypes.data, len(steps)), [*held, table]
 
 
 def _like(x: Tensor, size: Size | None = None) -> Tensor:
@@ -120,9 +137,7 @@ class _Handed(torch.autograd.Function):
             return None, None
         takers, held = takers_of(gradients, first)
         g = _like(first)
-        like, address, pixels, channels = sizes_of(g)
-        height, width = g.shape[2:]
-        passes.added(like, takers, pixels, channels, height, width, address)
+        passes.run(passes.added, *sizes_of(g), *takers, g.shape[2], g.shape[3])
         del held
         return g, None
 
@@ -157,7 +172,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
 
     y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
     place = torch.empty(y.numel(), dtype=torch.uint8)
-    passes.pooled(*_images(x), y.data_ptr(), place.data_ptr())
+    passes.run(passes.pooled, *_images(x), y.data_ptr(), place.data_ptr())
     return y, place
 
 
@@ -167,8 +182,7 @@ def unpool(like: Tensor, gradients: Gradients, place: Tensor, size: Size) -> Ten
 
     takers, held = takers_of(gradients, like)
     g = _like(like, size)
-    kind, address, n, height, width, channels = _images(g)
-    passes.unpooled(kind, place.data_ptr(), takers, n, height, width, channels, address)
+    passes.run(passes.unpooled, *_images(g), place.data_ptr(), *takers)
     del held
     return g
 

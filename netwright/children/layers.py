@@ -17,9 +17,11 @@ from netwright.children.joints import (
     LAST,
     Gradients,
     Size,
+    bits_of,
     fast,
     handed,
     sizes_of,
+    sums_of,
     takers_of,
 )
 
@@ -91,7 +93,7 @@ class ConvNormRelu(nn.Sequential):
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
-        passes.scaled(*sizes_of(y), *line, self.rectify, y.data_ptr())
+        passes.run(passes.scaled, *sizes_of(y), *line, int(self.rectify), y.data_ptr())
         return y
 
 
@@ -139,18 +141,20 @@ def convolve(
     z = _convolved(x, narrow, where)
     y = torch.empty_like(z)
     running_mean, running_var, momentum, epsilon = state
-    line = torch.empty(4, z.shape[1])
-    passes.normalised(
+    line, sums = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
+    passes.run(
+        passes.normalised,
         *sizes_of(z),
         gain.data_ptr(),
         bias.data_ptr(),
         running_mean.data_ptr(),
         running_var.data_ptr(),
-        momentum,
-        epsilon,
-        rectify,
+        bits_of(momentum),
+        bits_of(epsilon),
+        int(rectify),
         y.data_ptr(),
         line.data_ptr(),
+        sums.data_ptr(),
     )
     return y, Done(x, narrow, z, line, where, rectify)
 
@@ -164,16 +168,19 @@ def back(
     z = done.z
     takers, held = takers_of(gradients, z)
     g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
-    passes.normalised_backward(
+    sums = sums_of(z.shape[1])
+    passes.run(
+        passes.normalised_backward,
         *sizes_of(z),
         done.line.data_ptr(),
-        done.rectify,
-        takers,
+        int(done.rectify),
+        *takers,
         z.shape[2],
         z.shape[3],
         g.data_ptr(),
         g_gain.data_ptr(),
         g_bias.data_ptr(),
+        sums.data_ptr(),
     )
     del held, gradients
     geometry = (*done.where, [1, 1], False, [0, 0], 1)

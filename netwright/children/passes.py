@@ -3,32 +3,43 @@
 Images come as the address of dense memory [N, H, W, C] of the type of `like`: float32, or uint16
 for bfloat16, which numpy has not; an address costs a call less than an array does. Other addresses
 are of float32. Sums are float32 over a tile of rows and float64 over tiles. A gradient that arrives
-from several takers is added up where it is needed, a tile at a time: `takers` is int64 [K, 4], of
+from several takers is added up where it is needed, a tile at a time: takers is int64 [K, 4], of
 each the address of its first number and its steps from image to image, row to row and column to
-column, in numbers; channels are adjacent. NaN stays NaN everywhere. `netwright.children.joints`
-calls these, and its plain versions are what they are tested against.
+column, in numbers; channels are adjacent; `takers, count` are its address and K. NaN stays NaN
+everywhere. `run` runs them in all of torch's threads (`netwright.children.team`) for
+`netwright.children.joints`, whose plain versions are what they are tested against.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
+import torch
+from numba import types
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.compiled import carray, held_as, jit, part, pointer, wide
 from netwright.children.lanes import counted, mixed, moved, passed, period, picked, summed
+from netwright.children.openmp import openmp
+from netwright.children.team import (
+    ALONE,
+    array,
+    line_of,
+    meet,
+    number,
+    received,
+    share,
+    sums_of,
+    takers_of,
+    whole_of,
+)
 
 TILE = 4096  # numbers, which stay in the nearest cache
-
-
-@part
-def _array(address: int, shape: Any, like: Any) -> Any:
-    return carray(pointer(address), shape, like.dtype)
-
-
-@part
-def _line(address: int, channels: int) -> Any:
-    return carray(pointer(address), (channels,), np.float32)
+WORTH = 1 << 15  # numbers of a pass from which several threads take it
 
 
 @part
@@ -90,7 +101,7 @@ def _rows(channels: int) -> int:
 
 
 @part
-def _moments(x: Any, mean: Any, variance: Any) -> None:
+def _moments(x: Any, mean: Any, variance: Any, sums: Any, team: Any) -> None:
     """Write each channel's mean and (biased) variance over `x` [M, C], float64 [C]."""
     m, channels = x.shape
     rows = _rows(channels)
@@ -100,40 +111,51 @@ def _moments(x: Any, mean: Any, variance: Any) -> None:
         shift[c] = wide(flat[c])
     shifts = _tiled(shift)
     one, two = np.zeros_like(shifts), np.zeros_like(shifts)
-    for first in range(0, m, rows):
+    begin, end = share(team, m, rows)
+    for first in range(begin, end, rows):
         piece = flat[first * channels : min(first + rows, m) * channels]
         counted(piece, shifts, one, two)
-    _folded(one, channels, mean)
-    _folded(two, channels, variance)
+    _folded(one, channels, sums[team[0], 0])
+    _folded(two, channels, sums[team[0], 1])
+    meet(team)
+    total = whole_of(sums)
     for c in range(channels):
-        d = mean[c] / m
-        variance[c] = (
-            max(0.0, variance[c] / m - d * d) if variance[c] == variance[c] else variance[c]
-        )
+        d = total[0, c] / m
+        v = total[1, c] / m - d * d
+        variance[c] = max(0.0, v) if v == v else v
         mean[c] = shift[c] + d
 
 
 @part
-def _scaled(x: Any, scale: Any, shift: Any, rectify: bool, y: Any) -> None:
+def _scaled(x: Any, scale: Any, shift: Any, rectify: int, y: Any, team: Any) -> None:
     """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
     m, channels = x.shape
     rows = _rows(channels)
     a, b = _tiled(scale), _tiled(shift)
     source, target = x.reshape(-1), y.reshape(-1)
     low = np.float32(0) if rectify else np.float32(-np.inf)
-    for first in range(0, m, rows):
+    begin, last = share(team, m, rows)
+    for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
         moved(source[start:end], a, b, low, target[start:end])
 
 
 @jit
 def scaled(
-    like: Any, x: int, m: int, channels: int, scale: int, shift: int, rectify: bool, y: int
+    like: Any,
+    x: int,
+    m: int,
+    channels: int,
+    scale: int,
+    shift: int,
+    rectify: int,
+    y: int,
+    team: Any,
 ) -> None:
     """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
     size = (m, channels)
-    before, after = _array(x, size, like), _array(y, size, like)
-    _scaled(before, _line(scale, channels), _line(shift, channels), rectify, after)
+    before, after = array(x, size, like), array(y, size, like)
+    _scaled(before, line_of(scale, channels), line_of(shift, channels), rectify, after, team)
 
 
 @jit
@@ -146,30 +168,36 @@ def normalised(
     of_bias: int,
     of_mean: int,
     of_variance: int,
-    momentum: float,
-    epsilon: float,
-    rectify: bool,
+    momentum_bits: int,
+    epsilon_bits: int,
+    rectify: int,
     y: int,
     of_line: int,
+    of_sums: int,
+    team: Any,
 ) -> None:
     """Batch normalisation of `x` [M, C] and its ReLU, into `y`; the running moments move on.
 
     line: float32 [4, C], on return the scale and shift of x, its mean, 1 / its deviation.
+    momentum_bits, epsilon_bits: float64, its bits. sums: float64 [threads, 2, C], to work with.
     """
-    source = _array(x, (m, channels), like)
-    gain, bias = _line(of_weight, channels), _line(of_bias, channels)
-    running_mean, running_variance = _line(of_mean, channels), _line(of_variance, channels)
+    momentum, epsilon = number(momentum_bits), number(epsilon_bits)
+    source = array(x, (m, channels), like)
+    gain, bias = line_of(of_weight, channels), line_of(of_bias, channels)
+    running_mean, running_variance = line_of(of_mean, channels), line_of(of_variance, channels)
     line = carray(pointer(of_line), (4, channels), np.float32)
     mean, variance = np.empty(channels), np.empty(channels)
-    _moments(source, mean, variance)
-    for c in range(channels):
-        inverse = 1 / np.sqrt(variance[c] + epsilon)
-        scale = gain[c] * inverse
-        line[0, c], line[1, c] = scale, bias[c] - mean[c] * scale
-        line[2, c], line[3, c] = mean[c], inverse
-        running_mean[c] += momentum * (mean[c] - running_mean[c])
-        running_variance[c] += momentum * (variance[c] * m / (m - 1) - running_variance[c])
-    _scaled(source, line[0], line[1], rectify, _array(y, (m, channels), like))
+    _moments(source, mean, variance, sums_of(of_sums, team, channels), team)
+    if team[0] == 0:
+        for c in range(channels):
+            inverse = 1 / np.sqrt(variance[c] + epsilon)
+            scale = gain[c] * inverse
+            line[0, c], line[1, c] = scale, bias[c] - mean[c] * scale
+            line[2, c], line[3, c] = mean[c], inverse
+            running_mean[c] += momentum * (mean[c] - running_mean[c])
+            running_variance[c] += momentum * (variance[c] * m / (m - 1) - running_variance[c])
+    meet(team)
+    _scaled(source, line[0], line[1], rectify, array(y, (m, channels), like), team)
 
 
 @part
@@ -178,16 +206,17 @@ def _gathered(
     scale: Any,
     shift: Any,
     mean: Any,
-    rectify: bool,
+    rectify: int,
     takers: Any,
     height: int,
     width: int,
     g: Any,
     sums: Any,
+    team: Any,
 ) -> None:
     """Add the takers' gradients up and take them back through the ReLU, into `g` [M, C].
 
-    sums: float64 [2, C], of g and of g * (x - mean).
+    sums: float64 [threads, 2, C], of g and of g * (x - mean), each thread its own.
     """
     m, channels = x.shape
     rows = _rows(channels)
@@ -197,7 +226,8 @@ def _gathered(
     d = np.empty(rows * channels, np.float32)
     one, two = np.zeros_like(a), np.zeros_like(a)
     alone = _dense(takers, channels, height, width)
-    for first in range(0, m, rows):
+    begin, last = share(team, m, rows)
+    for first in range(begin, last, rows):
         some = min(rows, m - first)
         start, end = first * channels, (first + some) * channels
         before, after = source[start:end], target[start:end]
@@ -208,18 +238,19 @@ def _gathered(
         else:
             _added(takers, x, first, some, height, width, d)
             passed(after, before, d, one, two, a, b, centre, low, np.float32(0))
-    _folded(one, channels, sums[0])
-    _folded(two, channels, sums[1])
+    _folded(one, channels, sums[team[0], 0])
+    _folded(two, channels, sums[team[0], 1])
 
 
 @part
-def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any) -> None:
+def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any, team: Any) -> None:
     """g = g * of_g + x * of_x + constant by channel; [M, C]."""
     m, channels = x.shape
     rows = _rows(channels)
     a, b, c = _tiled(of_g), _tiled(of_x), _tiled(constant)
     source, target = x.reshape(-1), g.reshape(-1)
-    for first in range(0, m, rows):
+    begin, last = share(team, m, rows)
+    for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
         mixed(target[start:end], source[start:end], a, b, c)
 
@@ -231,50 +262,78 @@ def normalised_backward(
     m: int,
     channels: int,
     of_line: int,
-    rectify: bool,
-    takers: Any,
+    rectify: int,
+    takers: int,
+    count: int,
     height: int,
     width: int,
     g: int,
     of_g_weight: int,
     of_g_bias: int,
+    of_sums: int,
+    team: Any,
 ) -> None:
     """Undo `normalised`: `g` [M, C] is the gradient of x, the others [C] those of gain and bias."""
-    source, target = _array(x, (m, channels), like), _array(g, (m, channels), like)
+    source, target = array(x, (m, channels), like), array(g, (m, channels), like)
     line = carray(pointer(of_line), (4, channels), np.float32)
-    g_gain, g_bias = _line(of_g_weight, channels), _line(of_g_bias, channels)
-    sums = np.empty((2, channels))
-    _gathered(source, line[0], line[1], line[2], rectify, takers, height, width, target, sums)
+    g_gain, g_bias = line_of(of_g_weight, channels), line_of(of_g_bias, channels)
+    each, sent = sums_of(of_sums, team, channels), takers_of(takers, count)
+    _gathered(source, line[0], line[1], line[2], rectify, sent, height, width, target, each, team)
+    meet(team)
+    sums = whole_of(each)
     of_x, constant = np.empty(channels), np.empty(channels)
     for c in range(channels):
         inverse = np.float64(line[3, c])
-        g_gain[c], g_bias[c] = sums[1, c] * inverse, sums[0, c]
+        if team[0] == 0:
+            g_gain[c], g_bias[c] = sums[1, c] * inverse, sums[0, c]
         scale = np.float64(line[0, c])
         of_x[c] = -scale * inverse * inverse * sums[1, c] / m
         constant[c] = -scale * sums[0, c] / m - of_x[c] * line[2, c]
-    _undone(source, target, line[0], of_x, constant)
+    _undone(source, target, line[0], of_x, constant, team)
 
 
 @jit
-def added(like: Any, takers: Any, m: int, channels: int, height: int, width: int, g: int) -> None:
+def added(
+    like: Any,
+    g: int,
+    m: int,
+    channels: int,
+    takers: int,
+    count: int,
+    height: int,
+    width: int,
+    team: Any,
+) -> None:
     """g = the sum of what the takers send; [M, C]."""
-    whole = _array(g, (m, channels), like)
-    _added(takers, whole, 0, m, height, width, whole.reshape(-1))
+    whole = array(g, (m, channels), like)
+    first, last = share(team, m)
+    target = whole.reshape(-1)[first * channels : last * channels]
+    _added(takers_of(takers, count), whole, first, last - first, height, width, target)
 
 
 @jit
 def pooled(
-    like: Any, x: int, images: int, height: int, width: int, channels: int, y: int, place: int
+    like: Any,
+    x: int,
+    pixels: int,
+    channels: int,
+    height: int,
+    width: int,
+    y: int,
+    place: int,
+    team: Any,
 ) -> None:
     """y = the largest of each 2x2 of x, the first of equals; place: which of the four, uint8.
 
     [N, H, W, C] -> [N, H / 2, W / 2, C], rounded up.
     """
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    source = _array(x, (images, height, width, channels), like)
-    targets = _array(y, (images, rows, columns, channels), like)
+    images = pixels // (height * width)
+    source = array(x, (images, height, width, channels), like)
+    targets = array(y, (images, rows, columns, channels), like)
     all_places = carray(pointer(place), (images, rows, columns, channels), np.uint8)
-    for n in range(images):
+    begin, end = share(team, images)
+    for n in range(begin, end):
         for i in range(rows):
             top, below = source[n, 2 * i], source[n, min(2 * i + 1, height - 1)]
             target, places = targets[n, i], all_places[n, i]
@@ -295,26 +354,80 @@ def pooled(
 @jit
 def unpooled(
     like: Any,
-    place: int,
-    takers: Any,
-    images: int,
+    g: int,
+    pixels: int,
+    channels: int,
     height: int,
     width: int,
-    channels: int,
-    g: int,
+    place: int,
+    takers: int,
+    count: int,
+    team: Any,
 ) -> None:
     """Undo `pooled`: g [N, H, W, C] has what the takers send where `place` says, 0 elsewhere."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    whole = _array(g, (images, height, width, channels), like)
+    images = pixels // (height * width)
+    given = takers_of(takers, count)
+    whole = array(g, (images, height, width, channels), like)
     all_places = carray(pointer(place), (images, rows, columns, channels), np.uint8)
     sent = np.empty(columns * channels, np.float32)
     d = sent.reshape(columns, channels)
     flat = whole.reshape(-1, channels)
-    for n in range(images):
+    begin, end = share(team, images)
+    for n in range(begin, end):
         for i in range(rows):
-            _added(takers, flat, (n * rows + i) * columns, columns, rows, columns, sent)
+            _added(given, flat, (n * rows + i) * columns, columns, rows, columns, sent)
             for k in range(min(2, height - 2 * i)):
                 target, places = whole[n, 2 * i + k].reshape(-1), all_places[n, i]
                 picked(d, places, 2 * k, target, 2 * channels)
                 beside = width // 2
                 picked(d[:beside], places, 2 * k + 1, target[channels:], 2 * channels)
+
+
+_PASSES: tuple[Callable[..., None], ...] = (
+    scaled,
+    normalised,
+    normalised_backward,
+    added,
+    pooled,
+    unpooled,
+)
+_MOST = 13  # numbers that one takes
+_first: Any = to_fixed_tuple
+
+
+def run(what: Callable[..., None], like: Any, *numbers: int) -> None:
+    """Run a pass, `numbers` what it takes between `like` and its team.
+
+    The first three are address, pixels and channels of images; where these are large, all threads
+    of torch run it.
+    """
+    threads = torch.get_num_threads()
+    library = openmp() if threads > 1 and numbers[1] * numbers[2] >= WORTH else None
+    if library is None:
+        what(like, *numbers, ALONE)
+    else:
+        library.run(_any_pass(like.dtype).address, (_PASSES.index(what), *numbers), threads)
+
+
+@functools.cache
+def _any_pass(dtype: Any) -> Any:
+    """A C function that runs the pass whose place in `_PASSES` it is given, on images of a type."""
+
+    def body(data: Any) -> None:
+        team, given = received(data, 1 + _MOST)
+        like, which, numbers = np.empty(0, dtype), given[0], given[1:]
+        if which == 0:
+            scaled(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+        elif which == 1:
+            normalised(like, *_first(numbers, 13), team)  # type: ignore[call-arg]
+        elif which == 2:
+            normalised_backward(like, *_first(numbers, 13), team)  # type: ignore[call-arg]
+        elif which == 3:
+            added(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+        elif which == 4:
+            pooled(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+        else:
+            unpooled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
+
+    return numba.cfunc(types.void(types.voidptr), cache=True)(body)

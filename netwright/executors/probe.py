@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,28 +16,24 @@ NAME = "workers"  # of the file of measurements
 SECONDS = 1.5  # each case
 GAIN = 1.05  # more workers must be that much faster than fewer
 
-# A small child's training step, as many as fit in the time; prints how many after a start together.
+# A small child's training steps, as children are trained; says when it is ready, waits for a line,
+# prints how many steps fit in the time.
 STEPS = """
 import sys, time, torch
-threads, begin, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-torch.set_num_threads(threads)
-torch.manual_seed(0)
-model = torch.nn.Sequential(
-    torch.nn.Conv2d(3, 24, 3, padding=1), torch.nn.BatchNorm2d(24), torch.nn.ReLU(),
-    torch.nn.Conv2d(24, 24, 3, padding=1), torch.nn.BatchNorm2d(24), torch.nn.ReLU(),
-    torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(24, 10))
-model = model.to(memory_format=torch.channels_last)
-images = torch.randn(64, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-labels = torch.zeros(64, dtype=torch.long)
-step = lambda: torch.nn.functional.cross_entropy(model(images), labels).backward()
-step()
-late = time.time() > begin
-time.sleep(max(0.0, begin - time.time()))
-end, steps = time.time() + seconds, 0
+from netwright.training.limits import keep_memory
+from netwright.training.numerics import Numerics, child_step
+torch.set_num_threads(int(sys.argv[1]))
+keep_memory()
+step = child_step(Numerics.parse(sys.argv[2], "numerics"))
+for _ in range(3):
+    step()
+print("ready", flush=True)
+sys.stdin.readline()
+end, steps = time.time() + float(sys.argv[3]), 0
 while time.time() < end:
     step()
     steps += 1
-print(-1 if late else steps)
+print(steps)
 """
 
 Measure = Callable[[int, int], float]
@@ -53,12 +49,16 @@ class Crew:
 
 
 def best_workers(
-    devices: Sequence[str] = ("cpu",), threads: int = 0, measure: Measure | None = None
+    devices: Sequence[str] = ("cpu",),
+    threads: int = 0,
+    numerics: str = "",
+    measure: Measure | None = None,
 ) -> Crew:
     """Return the workers and threads with which most children are trained an hour.
 
     A GPU gets one worker. On processors, 1 worker of all threads is measured against more workers
-    of fewer, down to one thread each. `threads` fixes those of a worker, 0 does not.
+    of fewer, down to one thread each. `threads` fixes those of a worker, 0 does not. numerics: of
+    the children, such as "bfloat16 channels_last"; "" is float32's.
     """
     if any(not device.startswith("cpu") for device in devices):
         n = len(devices)
@@ -66,10 +66,13 @@ def best_workers(
     cases = _cases(cores(), threads)
     if len(cases) == 1:
         return Crew(1, cases[0][1], "1 worker: there is one processor")
+    numerics = numerics or "float32 channels_last"
     key = f"{processor()}, {cores()} processors, torch {torch_version()}, threads {threads}"
+    key += f", {numerics}"
     speeds = kept(NAME, key)
     if speeds is None or len(speeds) != len(cases):
-        speeds = [(measure or _measured)(*case) for case in cases]
+        measure = measure or functools.partial(_measured, numerics=numerics)
+        speeds = [measure(*case) for case in cases]
         keep(NAME, key, speeds)
     best = 0
     for i, speed in enumerate(speeds):
@@ -89,19 +92,21 @@ def _cases(processors: int, threads: int) -> list[tuple[int, int]]:
     return [(n, processors // n) for n in counts]
 
 
-def _measured(workers: int, threads: int) -> float:
-    """Return the steps a second of so many processes together; 0 where they did not start."""
-    wait = 4.0
-    for _ in range(3):
-        began = time.time()
-        command = [sys.executable, "-c", STEPS, str(threads), str(began + wait), str(SECONDS)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        running = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-            for _ in range(workers)
-        ]
-        counts = [int(process.communicate()[0].strip() or -1) for process in running]
-        if min(counts) >= 0:
-            return sum(counts) / SECONDS
-        wait *= 2  # a slow start: give it longer
-    return 0.0
+def _measured(workers: int, threads: int, numerics: str) -> float:
+    """Return the steps a second of so many processes together; 0 where one fails."""
+    command = [sys.executable, "-c", STEPS, str(threads), numerics, str(SECONDS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    running = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(workers)
+    ]
+    ready = [process.stdout is not None and process.stdout.readline() for process in running]
+    if all(ready):
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    counts = [process.communicate()[0].strip() for process in running]
+    return sum(map(int, counts)) / SECONDS if all(counts) else 0.0

@@ -84,11 +84,13 @@ class ExecutionSettings:
     @contextmanager
     def running(self) -> Iterator[tuple[Executor, str]]:
         """Give what trains the children, and a word on it; shut it down in the end."""
+        before = torch.get_num_threads()
         made, said = self._made()
         try:
             yield made, said
         finally:
             made.shutdown()
+            torch.set_num_threads(before)
 
     def _made(self) -> tuple[Executor, str]:
         from netwright.executors.local import InProcess
@@ -103,6 +105,8 @@ class ExecutionSettings:
             return cluster, f"Ray, {cluster.workers} children at once"
         chosen = self.choice()
         if self.executor != "processes" and chosen.workers == 1:
+            if chosen.threads:
+                torch.set_num_threads(chosen.threads)
             return InProcess(self.device), chosen.said
         devices = self.devices or (self.device,)
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
@@ -112,7 +116,7 @@ class ExecutionSettings:
         """Return the workers and the threads of each, measured where `workers` is 0."""
         if self.workers or self.executor == "in_process":
             return Crew(max(self.workers, 1), self.threads, "")
-        return best_workers(self.devices or (self.device,), self.threads)
+        return best_workers(self.devices or (self.device,), self.threads, self.numerics)
 
     def check_device(self) -> None:
         """Raise `ConfigError` where this machine has no such device."""

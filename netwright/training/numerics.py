@@ -127,7 +127,7 @@ def measured(device: str) -> list[float]:
 
     The step is that of a small child whose third layer takes two outputs.
     """
-    return race([_step(case, device) for case in CASES], device)
+    return race([child_step(case, device) for case in CASES], device)
 
 
 def race(steps: Sequence[Callable[[], object]], device: str) -> list[float]:
@@ -188,7 +188,8 @@ class _Child(nn.Module):
         return logits
 
 
-def _step(case: Numerics, device: str) -> Callable[[], None]:
+def child_step(case: Numerics, device: str = "cpu") -> Callable[[], None]:
+    """Return a training step of a small child, gradients and no update."""
     with seeded(0):
         model = case.model(_Child(), device)
         images = torch.randn(16, 3, 16, 16).to(device)

@@ -198,7 +198,7 @@ def test_workers_are_a_number_or_measured(
     refused(run("search", "digits", "--study", tmp_path / "s", "--workers", "many"), "got 'many'")
     refused(run("search", "digits", "--study", tmp_path / "s", "--workers", "0"), "or auto")
     assert not (tmp_path / "s").exists()
-    monkeypatch.setattr(execution, "best_workers", lambda devices, threads: Crew(1, 1, "just 1"))
+    monkeypatch.setattr(execution, "best_workers", lambda *given: Crew(1, 1, "just 1"))
     call = ("search", "digits", "--study", tmp_path / "s", "--trials", 1, *SETS)
     code, out, err = run(*call, "--workers", "auto")
     assert (code, out.startswith("1 trials")) == (0, True)
