@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from netwright import keeper
 from netwright.controllers import guided
+from netwright.controllers.attempts import Attempts
 from netwright.controllers.guided import Guided, GuidedSettings
+from netwright.controllers.likeness import Features
 from netwright.controllers.random import RandomSearch
+from netwright.controllers.value import ValueModel
 from netwright.errors import ConfigError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
@@ -118,18 +122,48 @@ def _trap(architecture: Architecture) -> float:
     return 0.1 * first if last < 5 else 0.5 + 0.1 * last
 
 
-def test_a_search_that_stops_getting_better_looks_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_search_that_stops_getting_better_begins_anew() -> None:
     space = choices_space(8, 4)
 
-    def escaped(seed: int) -> bool:
-        drawn = _search(Guided(space, SMALL, seed=seed), _trap, 200)
+    def escaped(seed: int, patience: int) -> bool:
+        own = dataclasses.replace(SMALL, patience=patience)
+        drawn = _search(Guided(space, own, seed=seed), _trap, 200)
         return max(map(_trap, drawn)) > 1
 
-    first = next(seed for seed in range(4) if escaped(seed))  # 5 of 6 seeds do
-    monkeypatch.setattr(guided, "AFRESH", 10**9)
-    assert not escaped(first)
+    first = next(seed for seed in range(4) if escaped(seed, 30))  # 4 of 6 seeds do
+    assert not escaped(first, 1000)
+
+
+def test_an_attempt_ends_after_as_many_trials_without_a_better_one() -> None:
+    attempts = Attempts(patience=3, start=4)
+    for reward in (5, 9, 1, 1):  # random ones, which end nothing
+        attempts.take(reward)
+    for reward in (2, 9, 10, 3, 10):
+        attempts.take(reward)
+        assert attempts.first == 0
+    attempts.take(4)
+    assert attempts.first == 10
+    for reward in (-5, -6, -7, -8, -6, -4, -4, -5):  # what went before counts no more
+        attempts.take(reward)
+        assert attempts.first == 10
+    attempts.take(-4)
+    assert attempts.first == 19
+
+
+def test_an_attempt_is_taught_by_its_own_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[int] = []
+
+    class Counted(ValueModel):
+        def __init__(self, features: Features, rewards: Any, **own: Any) -> None:
+            taught.append(len(rewards))
+            super().__init__(features, rewards, **own)
+
+    monkeypatch.setattr(guided, "ValueModel", Counted)
+    own = dataclasses.replace(SMALL, patience=6)
+    drawn = _search(Guided(choices_space(8, 4), own, seed=0), lambda _: 0.0, 30)
+    # 5 random ones and 6 that are no better make an attempt, whose last 6 the model picked.
+    assert taught == [*range(5, 11), *range(5, 11), *range(5, 8)]
+    assert len(set(drawn)) == 30
 
 
 def test_rewards_count_by_their_order_alone() -> None:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from netwright.controllers import likeness
+from netwright.controllers.attempts import Attempts
 from netwright.controllers.designs import Catalogue, Designs, joined
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.likeness import Features
@@ -31,8 +32,6 @@ from netwright.trial import Trial
 Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
 LEAST_NOISE = 1e-4  # of the value model: what keeps its covariances solvable
-STALE = 50  # trials without a better one, after which one pick in `AFRESH` is drawn uniformly
-AFRESH = 5
 AT_ONCE = 8  # candidates that are written out together; the first is mostly new
 MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
@@ -42,7 +41,8 @@ class GuidedSettings:
     """The guided controller's settings.
 
     batch: architectures a proposal, >= 1 (1). start: trials before the value model picks, drawn at
-    random, >= 1 (10).
+    random, >= 1 (10). patience: trials without a better one, after which the search begins anew
+    with as many random ones, and learns from what comes then, >= 1 (100).
     sampled, mutants, uniform: candidates for each pick, from the policy, from the best trials and
     from the whole space, >= 0, together >= 1.
     parents: best trials that are mutated, >= 1. rounds: how often the best `survivors` candidates
@@ -59,6 +59,7 @@ class GuidedSettings:
 
     batch: int = 1
     start: int = 10
+    patience: int = 100
     sampled: int = 128
     mutants: int = 384
     uniform: int = 256
@@ -84,8 +85,8 @@ class GuidedSettings:
 
     def __post_init__(self) -> None:
         section = Section("controller.guided", self)
-        section.at_least(1, "batch", "start", "parents", "survivors", "offspring", "replay")
-        section.at_least(1, "units", "layers")
+        section.at_least(1, "batch", "start", "patience", "parents", "survivors", "offspring")
+        section.at_least(1, "replay", "units", "layers")
         section.at_least(0, "sampled", "mutants", "uniform", "rounds", "entropy")
         section.above(0, "learning_rate", "scale", "temperature")
         if not self.noise >= LEAST_NOISE:
@@ -105,6 +106,8 @@ class GuidedSettings:
 class Guided:
     """Draws `start` trials at random, then picks among candidates by its value model.
 
+    Where nothing gets better for `patience` trials it does so again, from those alone that follow:
+    hills that several decisions make together are not left one decision at a time.
     What was told is never proposed again, nor is what shares its canonical form, nor what was
     proposed and not told of yet, unless a thousand candidates are all known.
     """
@@ -142,6 +145,7 @@ class Guided:
         self._designs = self._catalogue.read([])
         self._features = self._likeness.of(self._designs)
         self._rewards = np.zeros(0)
+        self._attempts = Attempts(self.settings.patience, self.settings.start)
         self._known: set[bytes] = set()
         self._forms: set[Architecture] = set()
         self._draws: tuple[object, Designs] | None = None
@@ -155,25 +159,21 @@ class Guided:
         self.replay_propose(n, given)
         with single_thread():
             pool = self._pool(generator, given)
-            taught = len(self._told) >= self.settings.start
-            features = self._likeness.of(pool) if taught else None
+            features = self._likeness.of(pool) if self._taught else None
             picked: list[Architecture] = []
             for k in range(n):
                 found, order = pool, np.arange(len(pool))
-                if features is not None and (first + k) % AFRESH == 0 and self._stale():
-                    found = self._catalogue.random(AT_ONCE, generator, given)
-                    order = np.arange(len(found))
-                elif features is not None:
+                if features is not None:
                     ranked_by, worth = self._worth(features, generator, first + k)
                     found, order = self._climbed(pool, worth, ranked_by, generator, given)
                 picked.append(self._first_new(found, order))
                 self.remember(picked[-1:])
         return picked
 
-    def _stale(self) -> bool:
-        """Say whether the last `STALE` trials are no better than one before them."""
-        rewards = self._rewards
-        return len(rewards) > STALE and bool(rewards[-STALE:].max() <= rewards[:-STALE].max())
+    @property
+    def _taught(self) -> bool:
+        """Whether the attempt has its random trials."""
+        return len(self._told) - self._attempts.first >= self.settings.start
 
     def replay_propose(self, n: int, given: Mapping[str, Option] | None = None) -> None:
         """Count a proposal without drawing it."""
@@ -229,7 +229,7 @@ class Guided:
     def _pool(self, generator: np.random.Generator, given: Mapping[str, Option] | None) -> Designs:
         """Return the candidates that were not told; all of them where every one was."""
         own, catalogue = self.settings, self._catalogue
-        if len(self._told) < own.start:
+        if not self._taught:
             pool = catalogue.random(max(own.uniform, 100), generator, given)
         else:
             parts = [catalogue.random(own.uniform, generator, given)]
@@ -261,7 +261,8 @@ class Guided:
     ) -> Designs:
         """Return mutations of the best trials, the better the more; half of one decision."""
         n = self.settings.mutants
-        best = np.argsort(-self._rewards, kind="stable")[: self.settings.parents]
+        first = self._attempts.first
+        best = first + np.argsort(-self._rewards[first:], kind="stable")[: self.settings.parents]
         share = 1.0 / np.arange(1, len(best) + 1)
         parents = generator.choice(best, n, p=share / share.sum())
         changes = np.minimum(generator.geometric(0.5, n), 8)
@@ -269,11 +270,11 @@ class Guided:
 
     def _model(self, generator: np.random.Generator) -> ValueModel:
         rewards = self._rewards
-        kept = np.arange(len(rewards))
-        if len(rewards) > MOST:
-            newest = kept[-MOST // 2 :]
-            best = np.argsort(-rewards[: -MOST // 2], kind="stable")[: MOST // 2]
-            kept = np.concatenate([np.sort(best), newest])
+        kept = np.arange(self._attempts.first, len(rewards))
+        if len(kept) > MOST:
+            older, newest = kept[: -MOST // 2], kept[-MOST // 2 :]
+            best = np.argsort(-rewards[older], kind="stable")[: MOST // 2]
+            kept = np.concatenate([older[np.sort(best)], newest])
         return ValueModel(
             self._features[kept],
             rewards[kept],
@@ -314,6 +315,8 @@ class Guided:
         self._features = likeness.joined([self._features, self._likeness.of(new)])
         self._known.update(new.keys())
         self._rewards = np.append(self._rewards, [reward for _, _, reward in last])
+        for _, _, reward in last:
+            self._attempts.take(reward)
         self._forms.update(self.space.canonical(architecture) for architecture, _, _ in last)
 
     def _learn(self) -> None:
