@@ -8,9 +8,8 @@ own (`stopping.method = "short"`) for each share. Prints Spearman's correlation 
 that of a full training of another seed, over all children and over the better half by the mean of
 the full ones, and its cost by process time. Control: the other full training, which no cheap score
 should be expected to beat; and the best score so far after the first epochs of a full training.
---donors: short trainings also from inherited weights (`benchmarks.warm`), of the likest of so many
-other children trained in full ("warm"), or of these and of all children before it, which so began
-themselves ("chained").
+--donors: short trainings also with weights inherited from so many other children trained in full
+(`stopping.donors`): "warm".
 Results: docs/results/economy.md.
 """
 
@@ -18,7 +17,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.economy import spearman
-from benchmarks.warm import inherit, likest
-from netwright.children.conv import ConvNet, build
 from netwright.config import load_config
 from netwright.controllers.random import RandomSearch
 from netwright.evaluators.image import ImageEvaluator
 from netwright.seeding import derive_seed
 from netwright.space import Architecture
-from netwright.stopping import Rule, Rung
+from netwright.stopping import Donor, Rule, Rung
 from netwright.tasks.images import ImageConfig
 from netwright.trial import Evaluation
 
@@ -42,24 +40,11 @@ STOP = Rung(epoch=1, threshold=2.0, scores=(0.0,), rewards=(0.0,))  # nobody pas
 
 
 def timed(
-    evaluator: ImageEvaluator,
-    architecture: Architecture,
-    seed: int,
-    rule: Rule | None,
-    donors: Sequence[ConvNet] = (),
-) -> tuple[Evaluation, float, ConvNet]:
-    """Return a training, its seconds and what it trained, which inherits from the likest donor."""
-    nets = []
-
-    def make(image: tuple[int, int, int], classes: int) -> ConvNet:
-        nets.append(build(evaluator.space, architecture, image, classes, evaluator.child))
-        if donors:
-            inherit(nets[-1], likest(nets[-1], donors))
-        return nets[-1]
-
+    evaluator: ImageEvaluator, architecture: Architecture, seed: int, rule: Rule | None
+) -> tuple[Evaluation, float]:
     began = time.process_time()
-    found = evaluator.evaluate_module(make, evaluator.recipe, seed, rule=rule)
-    return found, time.process_time() - began, nets[-1]
+    found = evaluator.evaluate_until(architecture, seed, "cpu", rule)
+    return found, time.process_time() - began
 
 
 def measured(
@@ -72,30 +57,29 @@ def measured(
     drawn = RandomSearch(space, seed=config.study.seed).propose(children + donors)
     architectures, others = drawn[:children], drawn[children:]
     epochs = config.training.epochs
-    kinds = ("short", "warm", "chained") if donors else ("short",)
-    names = [f"{n} epochs of it" for n in range(1, epochs)]
-    names += [f"{kind}, {share:g}" for kind in kinds for share in shares]
+    names = [f"{n} epochs of it" for n in range(1, epochs)] + [f"short, {s:g}" for s in shares]
+    names += [f"warm, {share:g}" for share in shares if donors]
     found = {name: np.zeros((2, 2, children)) for name in ["full", *names]}
     for k in (0, 1):
-        given = [
-            timed(evaluator, other, derive_seed(config.study.seed, 2 * i + k, "donor"), None)[2]
-            for i, other in enumerate(others)
-        ]
-        lines = {share: list(given) for share in shares}
+        seeds = [derive_seed(config.study.seed, 2 * i + k, "donor") for i in range(donors)]
+        pairs = zip(others, seeds, strict=True)
+        given = tuple(Donor(architecture=a.to_json(), seed=seed) for a, seed in pairs)
+        for other, donor in zip(others, given, strict=True):
+            keep = Rule(rungs=(), short=shares[0], wanted=donors)
+            evaluator.evaluate_until(other, donor.seed, "cpu", keep)
         for i, architecture in enumerate(architectures):
             seed = derive_seed(config.study.seed, 2 * i + k, "fidelity")
-            whole, seconds, _ = timed(evaluator, architecture, seed, None)
+            whole, seconds = timed(evaluator, architecture, seed, None)
             found["full"][:, k, i] = whole.score, seconds
             for n in range(1, epochs):
                 best = max(whole.curve[:n])
                 found[f"{n} epochs of it"][:, k, i] = best, seconds * n / epochs
             for share in shares:
                 rule = Rule(rungs=(STOP,), short=share)
-                begun = {"short": [], "warm": given, "chained": lines[share]}
-                for kind in kinds:
-                    short, seconds, net = timed(evaluator, architecture, seed, rule, begun[kind])
+                begun = {"short": rule, "warm": replace(rule, donors=given)}
+                for kind in ("short", "warm") if donors else ("short",):
+                    short, seconds = timed(evaluator, architecture, seed, begun[kind])
                     found[f"{kind}, {share:g}"][:, k, i] = short.score, seconds
-                lines[share].append(net)
             print(f"child {i}, seed {k}: {whole.score:.4f}", flush=True)
     return found
 
