@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from netwright.journal.ledger import Ledger
 from netwright.space import Option
-from netwright.stopping import Record, Rule, StoppingSettings, rule_of
+from netwright.stopping import Donor, Record, Rule, StoppingSettings, rule_of
 from netwright.trial import Trial, TrialState
 
 AT_ONCE = 200  # trials read together
@@ -26,6 +26,7 @@ class History:
         self.settings = settings
         self._ledger = ledger
         self._lower = lower
+        self._begin = max(settings.warmup, settings.donors)
         self._first: list[tuple[int, Given, Record]] | None = None
         self._latest: list[tuple[int, Given, Record]] = []
 
@@ -59,10 +60,11 @@ class History:
             curve=evaluation.judged,
             reward=trial.reward,
             whole=trial.state is TrialState.COMPLETED,
+            made=Donor(architecture=trial.architecture.to_json(), seed=trial.seed),
         )
         entry = (trial.number, _key(trial.given), record)
         for kept, most, drop in (
-            (self._first, self.settings.warmup, -1),
+            (self._first, self._begin, -1),
             (self._latest, self.settings.window, 0),
         ):
             insort(kept, entry, key=lambda e: e[0])
@@ -75,7 +77,7 @@ class History:
         numbers = [n for n, o in enumerate(self._ledger.outlines) if o.state in ENDED]
         seen: set[int] = set()
         for part in _parts(numbers):
-            if len(self._first) >= self.settings.warmup:
+            if len(self._first) >= self._begin:
                 break
             seen.update(part)
             for trial in self._ledger.trials(part):

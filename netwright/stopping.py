@@ -3,8 +3,9 @@
 Asynchronous successive halving in its stopping form (Li et al., "A System for Massively Parallel
 Hyperparameter Tuning", MLSys 2020): after certain epochs, the rungs, a child goes on only where it
 is among the best of those that came as far before it. Or, with the same rule, after one short
-training with a whole schedule of its own, and then anew. Everything here is a pure function of the
-finished trials, worked out when a child is proposed and journalled with the proposal.
+training with a whole schedule of its own, and then anew; that short training may begin with weights
+of an earlier child. Everything here is a pure function of the finished trials, worked out when a
+child is proposed and journalled with the proposal.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class StoppingSettings:
     method: "none", "halving" (children stop after some epochs) or "short" (each is trained for a
     share of the steps first, and whole only if that went well). rungs: of "halving", epochs after
     which a child may be stopped, from 1 and rising; those from the last epoch on mean nothing.
-    share: of "short", the steps of a short training among those of a whole one, in (0, 1). keep:
+    share: of "short", the steps of a short training among those of a whole one, in (0, 1). donors:
+    of "short", from how many of the search's first children that were trained whole a short
+    training may inherit weights, >= 0; it takes the likest one's. keep:
     the share of a rung's children, or of the shortly trained, that goes on, in (0, 1). warmup:
     nobody is stopped at a rung before so many children reached it, >= 2; the first ones of a search
     are thus trained whole. window: how many of the latest trials a child is compared with,
@@ -38,6 +41,7 @@ class StoppingSettings:
     method: str = "none"
     rungs: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     share: float = 0.125
+    donors: int = 0
     keep: float = 0.5
     warmup: int = 10
     window: int = 100
@@ -47,6 +51,8 @@ class StoppingSettings:
             _refuse("method", f"must be one of {', '.join(METHODS)}", self.method)
         if not self.rungs or list(self.rungs) != sorted({r for r in self.rungs if r >= 1}):
             _refuse("rungs", "must be epochs from 1 that rise", list(self.rungs))
+        if self.donors < 0 or (self.donors and self.method == "halving"):
+            _refuse("donors", "must be 0 or more, and 0 with stopping.method=halving", self.donors)
         for name in ("share", "keep"):
             if not 0 < getattr(self, name) < 1:
                 _refuse(name, "must be in (0, 1)", getattr(self, name))
@@ -56,9 +62,11 @@ class StoppingSettings:
             _refuse("window", f"must be stopping.warmup={self.warmup} or more", self.window)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what counts of it, as plain data; journals of "halving" had no `share`."""
+        """Return what counts of it, as plain data; older journals had no `share`, no `donors`."""
         data = asdict(self)
         del data["rungs" if self.method == "short" else "share"]
+        if not self.donors:
+            del data["donors"]
         return data
 
 
@@ -67,16 +75,28 @@ def _refuse(name: str, rule: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Donor:
+    """A child that was trained whole, as its training can be done again.
+
+    architecture: its values, JSON. seed: of its weights and its order of data.
+    """
+
+    architecture: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """A finished trial, as rules are made of them.
 
     curve: its score after each epoch that it was trained, or the one of its short training.
-    reward: what the controller was told. whole: it was trained to its last epoch.
+    reward: what the controller was told. whole: it was trained to its last epoch. made: how.
     """
 
     curve: tuple[float, ...]
     reward: float
     whole: bool
+    made: Donor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +120,15 @@ class Rule:
 
     short: the share of the steps of a first, short training, whose score is then the curve that the
     rule goes by; 0 for none. It may have no rung, where children train shortly and then whole.
+    donors: from the likest of these the short training inherits weights. wanted: how many these
+    will be; while they are fewer, a child trained whole may become one.
     """
 
     rungs: tuple[Rung, ...]
     lower: bool = False
     short: float = 0.0
+    donors: tuple[Donor, ...] = ()
+    wanted: int = 0
 
     def stops(self, curve: Sequence[float]) -> bool:
         """Say whether a child stops now, whose scores after each epoch were `curve`."""
@@ -141,7 +165,13 @@ class Rule:
             )
             for rung in data["rungs"]
         )
-        return cls(rungs=rungs, lower=bool(data["lower"]), short=float(data.get("short", 0.0)))
+        return cls(
+            rungs=rungs,
+            lower=bool(data["lower"]),
+            short=float(data.get("short", 0.0)),
+            donors=tuple(Donor(**donor) for donor in data.get("donors", ())),
+            wanted=int(data.get("wanted", 0)),
+        )
 
 
 def rule_of(
@@ -171,7 +201,16 @@ def rule_of(
         rung = _rung(epoch, threshold, went_on, lower)
         if rung is not None:
             rungs.append(rung)
-    return Rule(rungs=tuple(rungs), lower=lower, short=short) if rungs or short else None
+    if not short:
+        return Rule(rungs=tuple(rungs), lower=lower) if rungs else None
+    donors = [r.made for r in [*first, *records] if r.whole and r.made is not None]
+    return Rule(
+        rungs=tuple(rungs),
+        lower=lower,
+        short=short,
+        donors=tuple(donors[: settings.donors]),
+        wanted=settings.donors,
+    )
 
 
 def _sound(record: Record, epoch: int) -> bool:

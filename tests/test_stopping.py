@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwright.errors import ConfigError
-from netwright.stopping import Record, Rule, Rung, StoppingSettings, isotonic, rule_of
+from netwright.stopping import Donor, Record, Rule, Rung, StoppingSettings, isotonic, rule_of
 
 SETTINGS = StoppingSettings(method="halving", rungs=(1, 2), keep=0.5, warmup=4, window=50)
 
@@ -125,10 +125,25 @@ def test_short_trainings_are_judged_by_their_one_score() -> None:
     assert rule.reward([0.275]) == pytest.approx(plain.reward([0.275]))
 
 
+def test_the_first_that_were_trained_whole_are_donors_of_short_trainings() -> None:
+    known = [
+        Record(curve=(0.5,), reward=0.5, whole=i != 1, made=Donor(architecture=str(i), seed=i))
+        for i in range(5)
+    ]
+    settings = StoppingSettings(method="short", donors=3, warmup=8, window=8)
+    rule = rule_of(known[2:], known[:2], settings, lower=False)
+    assert rule is not None
+    assert [donor.seed for donor in rule.donors] == [0, 2, 3]
+    assert rule.wanted == 3
+    assert Rule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
+    cold = rule_of(known, [], StoppingSettings(method="short"), lower=False)
+    assert cold == Rule(rungs=(), short=0.125)
+
+
 def test_a_rule_of_an_older_journal_has_no_short_training() -> None:
     rule = rule_of(FOUR, [], SETTINGS, lower=False)
     assert rule is not None
-    older = {name: value for name, value in rule.to_dict().items() if name != "short"}
+    older = {name: value for name, value in rule.to_dict().items() if name in ("rungs", "lower")}
     assert Rule.from_dict(older) == rule
     assert set(SETTINGS.to_dict()) == {"method", "rungs", "keep", "warmup", "window"}
     assert set(StoppingSettings(method="short").to_dict()) == {
@@ -203,6 +218,8 @@ def test_the_map_keeps_few_knots() -> None:
         ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"keep": 1.0}, r"stopping.keep must be in \(0, 1\); got 1.0"),
         ({"share": 0.0}, r"stopping.share must be in \(0, 1\); got 0.0"),
+        ({"donors": -1}, "stopping.donors must be 0 or more"),
+        ({"donors": 1, "method": "halving"}, "and 0 with stopping.method=halving; got 1"),
         ({"warmup": 1}, "stopping.warmup must be 2 or more"),
         ({"window": 5}, "stopping.window must be stopping.warmup=10 or more; got 5"),
     ],

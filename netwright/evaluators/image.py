@@ -6,6 +6,7 @@ set, and says so through `opened` before it reads one.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from netwright.children.conv import build
-from netwright.children.plan import ChildSettings, compile_plan
+from netwright.children.conv import ConvNet, build
+from netwright.children.inherit import inherit, likest
+from netwright.children.plan import ChildSettings, Plan, compile_plan
 from netwright.data.images import (
     DataSettings,
     FinalData,
@@ -25,12 +27,12 @@ from netwright.data.images import (
     load_search_data,
 )
 from netwright.space import Architecture, SearchSpace
-from netwright.stopping import Rule
+from netwright.stopping import Donor, Rule
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.numerics import Numerics, chosen, clock
 from netwright.training.seeded import seeded
-from netwright.trial import Evaluation, Stop, trained
+from netwright.trial import STOPPED, Evaluation, Stop, trained
 
 Built = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -60,9 +62,10 @@ class ImageEvaluator:
         self.numerics = numerics
         self._data: SearchData | None = None
         self._pipelines: dict[str, tuple[Pipeline, Pipeline]] = {}
+        self._donors: dict[Donor, ConvNet] = {}  # that were trained in this process
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None, "_pipelines": {}}
+        return {**self.__dict__, "_data": None, "_pipelines": {}, "_donors": {}}
 
     @property
     def data(self) -> SearchData:
@@ -88,17 +91,49 @@ class ImageEvaluator:
     def evaluate_until(
         self, architecture: Architecture, seed: int, device: str, rule: Rule | None
     ) -> Evaluation:
-        """Do as `evaluate`, but end where `rule` stops the child."""
+        """Do as `evaluate`, but end where `rule` stops the child.
+
+        A donor's weights are kept where it was trained; elsewhere it is trained again, which gives
+        the same ones.
+        """
+        donors = () if rule is None else rule.donors
+        plans = [self._plan(self._made(donor)) for donor in donors]
+        giver = donors[likest(self._plan(architecture), plans)] if donors else None
+        if giver is not None and giver not in self._donors:
+            _, self._donors[giver] = self._trained(self._made(giver), giver.seed, device, None)
+        weights = None if giver is None else self._donors[giver]
+        found, net = self._trained(architecture, seed, device, rule, weights)
+        if rule is not None and len(donors) < rule.wanted and STOPPED not in found.details:
+            self._donors[Donor(architecture=architecture.to_json(), seed=seed)] = net
+        return found
+
+    def _made(self, donor: Donor) -> Architecture:
+        return self.space.architecture(json.loads(donor.architecture))
+
+    def _plan(self, architecture: Architecture) -> Plan:
         shape, classes = self.data.shape, len(self.data.classes)
-        rate = compile_plan(self.space, architecture, shape, classes, self.child).learning_rate
+        return compile_plan(self.space, architecture, shape, classes, self.child)
+
+    def _trained(
+        self,
+        architecture: Architecture,
+        seed: int,
+        device: str,
+        rule: Rule | None,
+        weights: ConvNet | None = None,
+    ) -> tuple[Evaluation, ConvNet]:
+        """Train a child whose first training begins with `weights`; return its last network too."""
+        rate = self._plan(architecture).learning_rate
         recipe = replace(self.recipe, learning_rate=rate) if rate else self.recipe
-        return self.evaluate_module(
-            lambda image, n: build(self.space, architecture, image, n, self.child),
-            recipe,
-            seed,
-            device,
-            rule,
-        )
+        nets: list[ConvNet] = []
+
+        def make(image: tuple[int, int, int], classes: int) -> ConvNet:
+            nets.append(build(self.space, architecture, image, classes, self.child))
+            if weights is not None and len(nets) == 1:
+                inherit(nets[0], weights)
+            return nets[-1]
+
+        return self.evaluate_module(make, recipe, seed, device, rule), nets[-1]
 
     def evaluate_module(
         self,

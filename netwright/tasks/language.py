@@ -99,6 +99,9 @@ class LanguageConfig(Config):
                 f"study.depth must be left out for {self.task}, whose cells have one depth; got "
                 f"a schedule; remove the section"
             )
+        if self.stopping.donors:
+            rule = f"must be 0 for {self.task}, whose children inherit nothing"
+            raise ConfigError(out_of_range("stopping.donors", rule, self.stopping.donors, 0))
         least = 2 * self.training.batch
         for section in ("data", "tune", "final"):
             limit = getattr(self, section).train_limit
