@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from netwright.depth import DepthSchedule
-from netwright.errors import UsageError
+from netwright.errors import StudyError, UsageError
 from netwright.history import History
 from netwright.journal import checkpoints
 from netwright.journal.ledger import Ledger
@@ -21,6 +21,26 @@ from netwright.trial import STOPPED, Evaluation, Trial, TrialState
 
 CHECKPOINT = 500  # trials told between two checkpoints
 AT_ONCE = 200  # events whose trials are read together
+STEPS = ("propose", "tell")  # the events that change a controller
+
+
+@dataclass
+class Steps:
+    """The proposals and tells that a controller has been through: how many, and a digest of them.
+
+    after: the sequence of the event that they follow.
+    """
+
+    after: int = 0
+    count: int = 0
+    digest: int = 0
+
+    def add(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Take in what happened, as an event says it; other kinds concern no controller."""
+        if kind in STEPS:
+            what = tuple(payload["numbers"]) if kind == "tell" else payload["n"]
+            self.digest = hash((self.digest, kind, what))
+            self.count += 1
 
 
 class Keeper:
@@ -49,10 +69,12 @@ class Keeper:
         self.store = store
         self.clock = clock
         self.ledger = Ledger(store, space)
+        self._lower = lower
         self._history = History(self.ledger, stopping, lower)
         self._rules: dict[int, Rule] = {}  # of the batches that have unfinished trials
         self._controller = controller
         self._behind = False
+        self._steps = Steps()
         self._seed = seed
         self._schedule = schedule
         self._retrain = retrain_duplicates
@@ -67,9 +89,13 @@ class Keeper:
     # --- beginning --------------------------------------------------------------------------
 
     def read(self) -> None:
-        """Take in a journal that is there."""
+        """Take in a journal that is there; whatever was known of one is forgotten."""
+        self.ledger = Ledger(self.store, self.space)
+        self._history = History(self.ledger, self._history.settings, self._lower)
+        for known in (self._rules, self._open, self._left, self._untold):
+            known.clear()
         self.ledger.read()
-        self._behind = len(self.ledger) > 0
+        self._behind = len(self.ledger) > 0 and self._steps == Steps()
         outlines = self.ledger.outlines
         for number in self.ledger.running():
             self._open[number] = None
@@ -92,6 +118,33 @@ class Keeper:
             if batch in self._left and event.payload.get("rule") is not None:
                 self._rules[batch] = Rule.from_dict(event.payload["rule"])
 
+    def catch_up(self) -> None:
+        """Take in what others have journalled since; the controller hears of it.
+
+        Raises `StudyError`, and changes nothing, where the controller has been through something
+        that the journal does not begin with.
+        """
+        if self.store.size() == (len(self.ledger), self.ledger.finished):
+            return
+        news = [] if self._behind else self._news()
+        self.read()
+        if not self._behind:
+            self._replay(news)
+
+    def _news(self) -> list[Event]:
+        """Return the events that the controller has not been through."""
+        after, count = self._steps.after, self._steps.count
+        events = [event for event in self.store.events(after=after) if event.kind in STEPS]
+        passed = Steps(after)
+        for event in events[:count]:
+            passed.add(event.kind, event.payload)
+        if passed != self._steps:
+            raise StudyError(
+                f"a study goes on from what its journal says; {self.store.place} was written by "
+                f"another process while this one asked and told; open the study again"
+            )
+        return events[count:]
+
     def restart(self) -> None:
         """Queue every unfinished trial anew: none of them runs."""
         self.pending = Pending(self._retrain)
@@ -108,9 +161,14 @@ class Keeper:
         """The controller, brought to where the journal ends when first asked for."""
         if self._behind:
             self._behind = False
-            for _ in replay(self._controller, self.ledger.trials, self._to_replay()):
-                pass
+            self._replay(self._to_replay())
         return self._controller
+
+    def _replay(self, events: Sequence[Event]) -> None:
+        for _ in replay(self._controller, self.ledger.trials, events):
+            pass
+        for event in events:
+            self._steps.add(event.kind, event.payload)
 
     def _to_replay(self) -> list[Event]:
         found = self.store.checkpoint()
@@ -118,6 +176,7 @@ class Keeper:
             state = checkpoints.load(found[2])
             if state is not None:
                 self._controller.load_state_dict(state)
+                self._steps.after = found[0]
                 return self.store.events(after=found[0])
         return self.store.events()
 
@@ -157,6 +216,7 @@ class Keeper:
         if rule is not None:
             self._rules[batch] = rule
             payload["rule"] = rule.to_dict()
+        self._steps.add("propose", payload)
         self.store.add_proposal(trials, forms, payload)
         self.ledger.add(trials, forms)
         self._left[batch] = len(trials)
@@ -254,6 +314,7 @@ class Keeper:
         if self._behind:
             _ = self.controller  # the journal has this tell already
         else:
+            self._steps.add("tell", {"numbers": numbers})
             self._controller.tell(self.ledger.trials(numbers))
         self._since_checkpoint += len(numbers)
         self.ledger.forget(numbers)

@@ -91,4 +91,4 @@ def search_progress(
         console=console,
     ) as progress:
         task = progress.add_task(what, total=max(trials, len(study)), completed=len(study))
-        yield lambda trial: progress.update(task, advance=1)
+        yield lambda trial: progress.update(task, completed=len(study))

@@ -167,6 +167,9 @@ class Store(Protocol):
     def add_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Append an event."""
 
+    def size(self) -> tuple[int, int]:
+        """Return how many trials there are, and how many of them are finished."""
+
     def outlines(self) -> list[Outline]:
         """Return the outline of every trial by number, fast."""
 

@@ -153,6 +153,13 @@ class SqlStore:
 
     # --- reading ----------------------------------------------------------------------------
 
+    def size(self) -> tuple[int, int]:
+        """Return how many trials there are, and how many of them are finished."""
+        kinds = (tables.trials, tables.results)
+        counts = [sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in kinds]
+        trials, results = self._database.read(lambda c: c.execute(sa.select(*counts)).one())
+        return int(trials), int(results)
+
     def outlines(self) -> list[Outline]:
         """Return the outline of each trial, by number."""
         of, result = tables.trials.c, tables.results.c

@@ -267,8 +267,11 @@ class Study:
         left of the last ones waits for the next run. `on_trial` sees each finished trial. `say`
         gets a line when the search waits for its database; without it that raises.
 
-        Raises `StudyError` where another process runs this study, and where children are to be
-        stopped early and the evaluator cannot.
+        What other processes have journalled since the study was opened is taken in first; a journal
+        in memory is open to none.
+
+        Raises `StudyError` where another process runs this study, where one wrote between what this
+        one asked and told, and where children are to be stopped early and the evaluator cannot.
         """
         if self.evaluator is None:
             raise StudyError("run needs an evaluator; this study has none; give one to Study(...)")
@@ -289,6 +292,8 @@ class Study:
             if lease is not None:
                 lease.take()
                 stack.callback(lease.release)
+                self._keeper.catch_up()
+                self.watch = self._new_watch(trials, executor)
             self._keeper.restart()
             loop = Loop(self._keeper, self.evaluator, executor, self.mode, self.watch, on_trial)
             self._loop = loop

@@ -53,6 +53,14 @@ def _wait_for_trials(folder: Path, n: int) -> SqlStore:
     raise AssertionError("the search did not begin")
 
 
+def _wait_for_a_proposal(folder: Path) -> SqlStore:
+    store, deadline = _wait_for_trials(folder, 0), time.time() + 60
+    while not store.outlines():
+        assert time.time() < deadline, "nothing was proposed"
+        time.sleep(0.02)
+    return store
+
+
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_the_first_signal_lets_running_children_end(
     tmp_path: Path, number: signal.Signals, workers: int
@@ -82,9 +90,7 @@ def test_children_that_do_not_end_are_recorded_as_interrupted(tmp_path: Path, tw
         if twice:
             store = _wait_for_trials(folder, 2)
         else:
-            store = _wait_for_trials(folder, 0)
-            while not store.outlines():
-                time.sleep(0.05)
+            store = _wait_for_a_proposal(folder)
         time.sleep(0.3)
         began = time.time()
         process.send_signal(signal.SIGINT)
@@ -105,8 +111,8 @@ def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "s"
-    with _start(folder, "1", seconds=0.1) as process:
-        store = _wait_for_trials(folder, 1)
+    with _start(folder, "1", seconds=1000.0) as process:  # no trial ends: nothing more is written
+        store = _wait_for_a_proposal(folder)
         second = slow_search.study_in(folder, 0.0)
         with pytest.raises(StudyError, match=f"process {process.pid} on ") as caught:
             second.run(10_000)
@@ -119,7 +125,8 @@ def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
         holder = store.holder()
         assert holder is not None
         assert not holder.holds
-        second.run(len(second) + 1)  # the lease that died is taken over
+        second.run(1)  # the lease that died is taken over
+        assert len(second) == 1
         store.close()
 
 

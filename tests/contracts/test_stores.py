@@ -68,6 +68,7 @@ def test_a_journal_gives_back_what_it_was_given(reopen: Open) -> None:
     space, store = small_space(), reopen()
     assert not store.exists()
     store.create({"seed": 3, "space": space.to_dict()})
+    assert store.size() == (0, 0)
     trials = _trials(space)
     store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     done = replace(
@@ -83,6 +84,7 @@ def test_a_journal_gives_back_what_it_was_given(reopen: Open) -> None:
     assert again.exists()
     assert again.header()["seed"] == 3
     assert again.trials(space) == [failed, done, trials[2]]
+    assert again.size() == (3, 2)
     assert [(e.sequence, e.kind) for e in again.events()] == [(1, "propose"), (2, "tell")]
     assert again.events("tell")[0].payload == {"numbers": [0, 1]}
 
