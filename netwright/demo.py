@@ -10,7 +10,6 @@ from rich.console import Console
 from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
 from netwright.errors import StudyError
-from netwright.executors.local import InProcess
 from netwright.exporting import export_network, find_inputs
 from netwright.progress import counting, search_progress
 from netwright.reporting import write_study_report
@@ -63,8 +62,11 @@ def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
                 f"the demo needs a folder of its own; {place.folder} holds the study "
                 f"{found.name!r} of another configuration; use --study with another folder"
             )
-    with search_progress(err, study, config.study.trials, what) as on_trial:
-        study.run(config.study.trials, InProcess(config.execution.device), on_trial)
+    with (
+        place.config().execution.running() as (executor, _),
+        search_progress(err, study, config.study.trials, what) as on_trial,
+    ):
+        study.run(config.study.trials, executor, on_trial)
     return study
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from netwright.executors.probe import Crew
+from netwright.tasks import execution
 from tests.postgres import Server, running
 
 torch.set_num_threads(1)
@@ -18,6 +20,18 @@ torch.set_num_threads(1)
 # No test measures time; CI draws the same examples each run, a developer's machine new ones.
 settings.register_profile("netwright", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("netwright")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_worker() -> Iterator[None]:
+    """Searches that leave their workers to a measurement have one, so that none is measured."""
+
+    def one(devices: Sequence[str], threads: int, numerics: str) -> Crew:
+        return Crew(1, threads, "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "best_workers", one)
+        yield
 
 
 @pytest.fixture(scope="session")

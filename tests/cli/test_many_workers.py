@@ -20,6 +20,7 @@ from netwright.journal.lease import Lease
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.tasks import execution
+from netwright.workspace import Workspace
 from tests import killed, slow_search
 from tests.cli.conftest import SETS, Run, refused
 
@@ -210,3 +211,20 @@ def test_workers_are_a_number_or_measured(
     code, out, err = run(*call, "--workers", "auto")
     assert (code, out.startswith("1 trials")) == (0, True)
     assert "netwright: just 1" in err
+
+
+def test_a_preset_of_small_children_takes_as_many_workers_as_the_machine_feeds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of its own accord, and they find what one finds."""
+    monkeypatch.setattr(execution, "best_workers", lambda *given: Crew(2, 1, "two"))
+    searched = ("--trials", 3, *SETS)
+    code, _, err = run("search", "digits", "--study", tmp_path / "two", *searched)
+    assert code == 0, err
+    assert "netwright: two" in err
+    code, _, err = run("search", "digits", "--study", tmp_path / "one", *searched, "--workers", 1)
+    assert code == 0, err
+    assert "netwright: two" not in err
+    (_, one), (_, two) = (Workspace(tmp_path / name).open() for name in ("one", "two"))
+    assert [t.reward for t in one.trials] == [t.reward for t in two.trials]
+    assert len(one) == 3
