@@ -11,8 +11,9 @@ from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
 from netwright.errors import StudyError
 from netwright.exporting import export_network, find_inputs
-from netwright.progress import counting, search_progress
+from netwright.progress import counting
 from netwright.reporting import write_study_report
+from netwright.searching import run_search
 from netwright.showing import resolve
 from netwright.study import Study
 from netwright.workspace import Workspace
@@ -62,11 +63,8 @@ def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
                 f"the demo needs a folder of its own; {place.folder} holds the study "
                 f"{found.name!r} of another configuration; use --study with another folder"
             )
-    with (
-        place.config().execution.running() as (executor, _),
-        search_progress(err, study, config.study.trials, what) as on_trial,
-    ):
-        study.run(config.study.trials, executor, on_trial)
+    if not run_search(place.config(), study, config.study.trials, err, what):
+        raise KeyboardInterrupt
     return study
 
 

@@ -19,7 +19,9 @@ from netwright.trial import TrialState
 from netwright.workspace import Workspace
 
 
-def run_search(config: Config, study: Study, trials: int, console: Console) -> bool:
+def run_search(
+    config: Config, study: Study, trials: int, console: Console, what: str = "searching"
+) -> bool:
     """Run a search with a bar, on the configured workers; say whether it came to its end.
 
     Ctrl-C and SIGTERM let the children that run end, see `graceful`; `KeyboardInterrupt` where they
@@ -36,7 +38,7 @@ def run_search(config: Config, study: Study, trials: int, console: Console) -> b
         tell("measuring how many workers this machine feeds best, once")
     with (
         config.execution.running() as (executor, said),
-        search_progress(console, study, trials) as on_trial,
+        search_progress(console, study, trials, what) as on_trial,
         graceful(study.stop, tell) as stopping,
     ):
         if said:
