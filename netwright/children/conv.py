@@ -151,9 +151,9 @@ class ConvNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`images` float [N, C, H, W] -> logits [N, classes]."""
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
-        if whole(list(self.layers), images):
-            size = self._final_size
-            found = features(self.plan, self._takers, list(self.layers), images, size)
+        layers = list(self.layers)
+        if whole(layers, images):
+            found = features(self.plan, self._takers, layers, images, self._final_size)
             return self._classified(found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
@@ -163,7 +163,7 @@ class ConvNet(nn.Module):
                 outputs[i, level] = halved(taken(i, level - 1), self._takers[i, level])
             return outputs[i, level].pop()
 
-        for n, (layer, module) in enumerate(zip(self.plan.layers, self.layers, strict=True)):
+        for n, (layer, module) in enumerate(zip(self.plan.layers, layers, strict=True)):
             x = joined([taken(i, layer.level) for i in layer.inputs], layer.in_size)
             takers = self._takers[n, layer.level]
             if isinstance(module, ConvNormRelu) and fast(x) and not module._forward_hooks:

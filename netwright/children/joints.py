@@ -193,12 +193,15 @@ def joined(inputs: Sequence[Tensor], size: Size) -> Tensor:
     An odd row goes below, an odd column to the right.
     """
     if all(x.shape[2:] == size for x in inputs):
-        return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), 1)
+        return _side_by_side(inputs)
     if all(fast(x) and x.dtype == inputs[0].dtype for x in inputs):
         found: Tensor = _Joined.apply(size, *inputs)  # type: ignore[no-untyped-call]
         return found
-    padded = [pad_to(x, size) for x in inputs]
-    return padded[0] if len(padded) == 1 else torch.cat(padded, 1)
+    return _side_by_side([pad_to(x, size) for x in inputs])
+
+
+def _side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), 1)
 
 
 def pad_to(x: Tensor, size: Size) -> Tensor:
@@ -227,7 +230,7 @@ class _Joined(torch.autograd.Function):
 def join(inputs: Sequence[Tensor], size: Size) -> Tensor:
     """Return the inputs padded to `size` and joined, outside of autograd."""
     if all(x.shape[2:] == size for x in inputs):
-        return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), 1)
+        return _side_by_side(inputs)
     shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
     whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=LAST).zero_()
     for x, part in zip(inputs, parts_of(whole, [x.shape for x in inputs]), strict=True):

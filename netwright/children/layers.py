@@ -50,9 +50,7 @@ class ConvNormRelu(nn.Sequential):
         if not fast(x) or one or (grad and not training):
             y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return handed(y, takers)
-        where = where_of(convolution)
-        if convolution.kernel_size == (1, 1) and where[0] != (1, 1):
-            x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
+        x, where = pixels_of(convolution, x)
         if not training:
             return [self._used(x, where)] * takers
         found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
@@ -97,14 +95,21 @@ class ConvNormRelu(nn.Sequential):
         return y
 
 
-def where_of(convolution: nn.Conv2d) -> Where:
-    """Return stride and padding."""
-    stride, padding = convolution.stride, convolution.padding
-    assert not isinstance(padding, str)
-    return (stride[0], stride[1]), (padding[0], padding[1])
-
-
 HERE: Where = ((1, 1), (0, 0))
+
+
+def pixels_of(convolution: nn.Conv2d, x: Tensor) -> tuple[Tensor, Where]:
+    """Return the pixels of `x` to convolve, and stride and padding to do it with.
+
+    Of one of 1x1 they are those that count, see `netwright.children.conv`; all else takes all.
+    """
+    (rows, columns), padding = convolution.stride, convolution.padding
+    assert not isinstance(padding, str)
+    if convolution.kernel_size == (1, 1) and (rows, columns) != (1, 1):
+        return x[:, :, ::rows, ::columns], HERE
+    return x, ((rows, columns), (padding[0], padding[1]))
+
+
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 

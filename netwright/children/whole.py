@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from netwright.children.joints import Size, fast, join, parts_of, pool, spread, unpool
-from netwright.children.layers import HERE, ConvNormRelu, Done, back, convolve, where_of
+from netwright.children.layers import ConvNormRelu, Done, back, convolve, pixels_of
 from netwright.children.plan import IMAGE, Plan
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ class _Whole(torch.autograd.Function):
         way.arrive((IMAGE, 0), images)
         for n, (layer, module) in enumerate(zip(plan.layers, layers, strict=True)):
             x = join([way.take(i, layer.level) for i in layer.inputs], layer.in_size)
-            where, inside = where_of(module.first_two()[0]), (x.shape[2], x.shape[3])
-            if layer.kernel == (1, 1) and where[0] != (1, 1):
-                x, where = x[:, :, :: where[0][0], :: where[0][1]], HERE
+            inside = x.shape[2], x.shape[3]
+            x, where = pixels_of(module.first_two()[0], x)
             weight, gain, bias = learnt[3 * n : 3 * n + 3]
             y, done = convolve(x, weight, gain, bias, where, module.state(), True)
             way.layers.append((done, inside))
@@ -132,7 +131,7 @@ class _Whole(torch.autograd.Function):
             g_x, *rest = back(done, gains[n], arrived, (bool(learns), True))
             found = [*rest, *found]
             if g_x is not None:
-                if g_x.shape[2:] != inside and done.where == HERE and layer.kernel == (1, 1):
+                if g_x.shape[2:] != inside:
                     g_x = _apart(g_x, inside, layer.stride)
                 parts = parts_of(g_x, [way.shapes[i, layer.level] for i in layer.inputs])
                 for i, part in zip(layer.inputs, parts, strict=True):
