@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from netwright.errors import ConfigError, out_of_range
+from netwright.rules import Section
 
 METHODS = ("none", "halving", "short")
 KNOTS = 16  # of a rung's map, at most
@@ -47,19 +47,19 @@ class StoppingSettings:
     window: int = 100
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            _refuse("method", f"must be one of {', '.join(METHODS)}", self.method)
-        if not self.rungs or list(self.rungs) != sorted({r for r in self.rungs if r >= 1}):
-            _refuse("rungs", "must be epochs from 1 that rise", list(self.rungs))
+        section = Section("stopping", self)
+        section.one_of("method", METHODS)
+        rule = "must be epochs from 1 that rise"
+        if not self.rungs:
+            section.refuse("rungs", rule)
+        section.rising("rungs", rule, 0)
         if self.donors < 0 or (self.donors and self.method == "halving"):
-            _refuse("donors", "must be 0 or more, and 0 with stopping.method=halving", self.donors)
-        for name in ("share", "keep"):
-            if not 0 < getattr(self, name) < 1:
-                _refuse(name, "must be in (0, 1)", getattr(self, name))
-        if self.warmup < 2:
-            _refuse("warmup", "must be 2 or more", self.warmup)
+            section.refuse("donors", "must be 0 or more, and 0 with stopping.method=halving")
+        section.within("(0, 1)", "share", "keep")
+        section.at_least(2, "warmup")
         if self.window < self.warmup:
-            _refuse("window", f"must be stopping.warmup={self.warmup} or more", self.window)
+            rule = f"must be stopping.warmup={self.warmup} or more"
+            section.refuse("window", rule, self.warmup)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what counts of it, as plain data; older journals had no `share`, no `donors`."""
@@ -68,10 +68,6 @@ class StoppingSettings:
         if not self.donors:
             del data["donors"]
         return data
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"stopping.{name}", rule, value))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,11 @@ FLOORS = {
     "cli": 10,
 }
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
-FREE = {4: {"journal", "store", "scheduling", "history", "keeper", "loop", "study"}, 9: set(FLOORS)}
+FREE = {
+    1: {"rules", "stopping"},
+    4: {"journal", "store", "scheduling", "history", "keeper", "loop", "study"},
+    9: set(FLOORS),
+}
 
 
 def _place(module: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netwright.errors import SpaceError, out_of_range
+from netwright.errors import SpaceError
+from netwright.rules import Section
 from netwright.space import (
     Assignment,
     Choice,
@@ -64,37 +65,27 @@ class ConvSettings:
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        positive = ("depths", "heights", "widths", "filters", "strides")
-        for name in (*positive, "pool_sizes", "pool_strides", "lcn_sizes", "pools"):
-            for value in getattr(self, name):
-                if value < 1:
-                    _refuse(name, "must be 1 or more", value)
+        section = Section("space", self, SpaceError)
+        section.at_least(1, "depths", "heights", "widths", "filters", "strides", "block")
+        section.at_least(1, "pool_sizes", "pool_strides", "lcn_sizes", "pools")
+        section.above(0, "learning_rates")
         for name in ("heights", "widths", "lcn_sizes"):
             for value in getattr(self, name):
                 if value % 2 == 0:
-                    _refuse(name, "must be odd, so that a layer keeps its size", value)
+                    section.refuse(name, "must be odd, so that a layer keeps its size", value=value)
         for kind in self.layer_types:
             if kind not in LAYER_TYPES:
-                _refuse("layer_types", f"must be of {', '.join(LAYER_TYPES)}", kind)
-        for rate in self.learning_rates:
-            if not rate > 0:
-                _refuse("learning_rates", "must be above 0", rate)
-        if self.block < 1:
-            _refuse("block", "must be 1 or more", self.block)
-        if list(self.depths) != sorted(set(self.depths)):
-            _refuse("depths", "must rise", self.depths)
+                section.refuse("layer_types", f"must be of {', '.join(LAYER_TYPES)}", value=kind)
+        section.rising("depths", "must rise")
         if self.block > 1 and self.layer_types != ("conv",):
-            _refuse("layer_types", "must be conv alone in blocks", self.layer_types)
-        if max(self.depths) * self.block > MOST_LAYERS:
+            section.refuse("layer_types", "must be conv alone in blocks")
+        layers = max(self.depths) * self.block
+        if layers > MOST_LAYERS:
             rule = f"times space.block must be at most {MOST_LAYERS} layers"
-            _refuse("depths", rule, max(self.depths) * self.block)
+            section.refuse("depths", rule, (max(1, MOST_LAYERS // self.block),), layers)
         for pool in self.pools:
-            if pool >= max(self.depths) * self.block:
-                _refuse("pools", "must stand before the last layer", pool)
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise SpaceError(out_of_range(f"space.{name}", rule, value))
+            if pool >= layers:
+                section.refuse("pools", "must stand before the last layer", value=pool)
 
 
 def space(name: str, settings: ConvSettings) -> SearchSpace:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.data.images import Pipeline
-from netwright.errors import ChildError, ConfigError, out_of_range
+from netwright.errors import ChildError
+from netwright.rules import Section
 from netwright.training.limits import Deadline, keep_memory
 from netwright.training.numerics import PRECISIONS, Numerics, chosen
 from netwright.training.schedules import step_rate
@@ -47,27 +48,15 @@ class Recipe:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 2), ("reward_epochs", 1)):
-            if getattr(self, name) < low:
-                _refuse(name, f"must be {low} or more", getattr(self, name))
-        for name in ("learning_rate", "reward_power"):
-            if not 0 < getattr(self, name) < float("inf"):
-                _refuse(name, "must be above 0", getattr(self, name))
-        for name in ("weight_decay", "time_limit", "memory_limit"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                _refuse(name, "must be 0 or more", getattr(self, name))
-        if not 0 <= self.momentum < 1:
-            _refuse("momentum", "must be in [0, 1)", self.momentum)
-        if not 0 < self.drop_factor <= 1:
-            _refuse("drop_factor", "must be in (0, 1]", self.drop_factor)
-        if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
-            _refuse("drops", "must rise within (0, 1)", self.drops)
-        if self.precision not in PRECISIONS:
-            _refuse("precision", f"must be one of {', '.join(PRECISIONS)}", self.precision)
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"training.{name}", rule, value))
+        section = Section("training", self)
+        section.at_least(1, "epochs", "reward_epochs")
+        section.at_least(2, "batch")
+        section.at_least(0, "weight_decay", "time_limit", "memory_limit")
+        section.above(0, "learning_rate", "reward_power")
+        section.within("[0, 1)", "momentum")
+        section.within("(0, 1]", "drop_factor")
+        section.rising("drops", "must rise within (0, 1)", 0, 1)
+        section.one_of("precision", PRECISIONS)
 
 
 def reward_of(curve: Sequence[float], recipe: Recipe) -> tuple[float, float]:

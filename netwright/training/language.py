@@ -11,7 +11,8 @@ from torch import Tensor
 
 from netwright.children.language import Dropouts, LanguageModel, State
 from netwright.data.text import batchify, windows
-from netwright.errors import ChildError, ConfigError, out_of_range
+from netwright.errors import ChildError
+from netwright.rules import Section
 from netwright.training.limits import Deadline, no_denormals
 from netwright.training.numerics import PRECISIONS, UNFRAMED, Numerics
 from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
@@ -71,31 +72,18 @@ class LanguageRecipe:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "steps", "eval_batch"):
-            if getattr(self, name) < 1:
-                _refuse(name, "must be 1 or more", getattr(self, name))
-        for name in ("learning_rate", "clip", "scale", "reward_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                _refuse(name, "must be above 0", getattr(self, name))
-        for name in ("weight_decay", "time_limit", "memory_limit", "decay_after"):
-            if not 0 <= getattr(self, name) < math.inf:
-                _refuse(name, "must be 0 or more", getattr(self, name))
-        for name in ("embedding", "input", "hidden", "output", "recurrent"):
-            share = getattr(self, f"{name}_dropout")
-            if not 0 <= share < 1:
-                _refuse(f"{name}_dropout", "must be in [0, 1)", share)
-        if not 0 < self.decay_factor <= 1:
-            _refuse("decay_factor", "must be in (0, 1]", self.decay_factor)
-        if not self.give_up > 1:
-            _refuse("give_up", "must be above 1", self.give_up)
-        if self.optimiser not in ("sgd", "adam"):
-            _refuse("optimiser", "must be sgd or adam", self.optimiser)
-        if self.schedule not in SCHEDULES:
-            _refuse("schedule", f"must be one of {', '.join(SCHEDULES)}", self.schedule)
-        if any(not 0 < d < 1 for d in self.drops) or list(self.drops) != sorted(set(self.drops)):
-            _refuse("drops", "must rise within (0, 1)", self.drops)
-        if self.precision not in PRECISIONS:
-            _refuse("precision", f"must be one of {', '.join(PRECISIONS)}", self.precision)
+        section = Section("training", self)
+        section.at_least(1, "epochs", "batch", "steps", "eval_batch")
+        section.at_least(0, "weight_decay", "time_limit", "memory_limit", "decay_after")
+        section.above(0, "learning_rate", "clip", "scale", "reward_scale")
+        section.above(1, "give_up")
+        section.within("[0, 1)", "embedding_dropout", "input_dropout", "hidden_dropout")
+        section.within("[0, 1)", "output_dropout", "recurrent_dropout")
+        section.within("(0, 1]", "decay_factor")
+        section.rising("drops", "must rise within (0, 1)", 0, 1)
+        section.one_of("optimiser", ("sgd", "adam"))
+        section.one_of("schedule", SCHEDULES)
+        section.one_of("precision", PRECISIONS)
 
     @property
     def dropouts(self) -> Dropouts:
@@ -119,10 +107,6 @@ class LanguageRecipe:
         if self.schedule == "cosine":
             return cosine_rate(base, (epoch + share) / self.epochs)
         return base
-
-
-def _refuse(name: str, rule: str, value: object) -> None:
-    raise ConfigError(out_of_range(f"training.{name}", rule, value))
 
 
 def reward_of(perplexity: float, recipe: LanguageRecipe) -> float:

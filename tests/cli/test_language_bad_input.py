@@ -67,7 +67,7 @@ BAD = [
     (["space.base=1"], ["space.base must be in [2, 64]", "got 1"]),
     (["space.depths=[3]"], ["space.depths", "keys here are base"]),
     (["study.depth={start = 2}"], ["study.depth must be left out for language"]),
-    (["training.optimiser=lion"], ["training.optimiser must be sgd or adam"]),
+    (["training.optimiser=lion"], ["training.optimiser must be one of sgd, adam"]),
     (["training.input_dropout=1.0"], ["training.input_dropout must be in [0, 1)"]),
     (["tune.dropouts=[[0.1]]"], ["tune.dropouts must hold pairs"]),
     (["tune.dropouts=[[0.1, 1.0]]"], ["recurrent_dropout must be in [0, 1)"]),
