@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from netwright.errors import ArchitectureError, ConfigError
+from netwright.errors import ArchitectureError
+from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace, Value
 from netwright.spaces import conv
 
@@ -29,15 +30,9 @@ class ChildSettings:
     batch_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.widen < 0:
-            raise ConfigError(
-                f"child.widen must be 0 or more; got {self.widen}; --set child.widen=0"
-            )
-        if not self.batch_norm_epsilon > 0:
-            raise ConfigError(
-                f"child.batch_norm_epsilon must be above 0; got {self.batch_norm_epsilon}; "
-                f"--set child.batch_norm_epsilon=1e-5"
-            )
+        section = Section("child", self)
+        section.at_least(0, "widen")
+        section.above(0, "batch_norm_epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netwright.data.settings import refuse
 from netwright.data.sources import quiet
 from netwright.data.transforms import error_line
 from netwright.errors import DataError
+from netwright.rules import Section
 
 UNITS = ("words", "characters")
 STDLIB_CHARACTERS = 2_000_000
@@ -70,22 +70,20 @@ class TextSettings:
     hub_config: str = ""
 
     def __post_init__(self) -> None:
+        section = Section("data", self)
         if not self.source:
-            refuse("source", "must name a text", self.source, "stdlib")
-        if self.unit not in UNITS:
-            refuse("unit", f"must be one of {', '.join(UNITS)}", self.unit, "words")
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 1:
-                refuse(name, "must be in (0, 1)", getattr(self, name), "0.05")
+            section.refuse("source", "must name a text")
+        section.one_of("unit", UNITS)
+        section.within("(0, 1)", "validation", "test")
         if self.validation + self.test >= 1:
             rule = f"must leave text to train on beside data.test={self.test}"
-            refuse("validation", rule, self.validation, "0.05")
+            section.refuse("validation", rule)
         if self.train_limit < 0 or self.train_limit == 1:
-            refuse("train_limit", "must be 0, or 2 or more", self.train_limit, "0")
+            section.refuse("train_limit", "must be 0, or 2 or more")
         if self.vocabulary < 0 or self.vocabulary in (1, 2):
-            refuse("vocabulary", "must be 0, or 3 or more", self.vocabulary, "0")
+            section.refuse("vocabulary", "must be 0, or 3 or more")
         if not self.column:
-            refuse("column", "must name a column", self.column, "text")
+            section.refuse("column", "must name a column")
 
 
 @dataclass(frozen=True)

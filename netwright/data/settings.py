@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import NoReturn
 
 from torch import Tensor
 
-from netwright.errors import ConfigError, out_of_range
+from netwright.rules import Section
 
 WHITENINGS = ("channel", "zca", "none")
 
@@ -51,33 +49,21 @@ class DataSettings:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        section = Section("data", self)
         if not self.source:
-            refuse("source", "must name a data set", self.source, "digits")
-        for name in ("size", "train_limit", "test_limit", "upsample", "pad"):
-            if getattr(self, name) < 0:
-                refuse(name, "must be 0 or more", getattr(self, name), "0")
-        share, number = 0 < self.validation < 1, self.validation >= 1
-        if not share and not (
-            number and math.isfinite(self.validation) and self.validation % 1 == 0
-        ):
-            rule = "must be a share in (0, 1) or a whole number of images"
-            refuse("validation", rule, self.validation, "0.1")
-        if not 0 < self.test < 1:
-            refuse("test", "must be in (0, 1)", self.test, "0.2")
-        if self.whiten not in WHITENINGS:
-            refuse("whiten", f"must be one of {', '.join(WHITENINGS)}", self.whiten, "channel")
+            section.refuse("source", "must name a data set")
+        section.at_least(0, "size", "train_limit", "test_limit", "upsample", "pad")
+        if not 0 < self.validation < 1 and not (self.validation >= 1 and self.validation % 1 == 0):
+            section.refuse("validation", "must be a share in (0, 1) or a whole number of images")
+        section.within("(0, 1)", "test")
+        section.one_of("whiten", WHITENINGS)
         if self.upsample and self.pad:
-            refuse("pad", f"must be 0 with data.upsample={self.upsample}", self.pad, "0")
+            section.refuse("pad", f"must be 0 with data.upsample={self.upsample}")
         if self.size and self.pad >= self.size:
-            refuse("pad", f"must be below data.size={self.size}", self.pad, "0")
+            section.refuse("pad", f"must be below data.size={self.size}")
         if self.size and self.upsample and self.upsample <= self.size:
             rule = f"must be 0 or more than data.size={self.size}"
-            refuse("upsample", rule, self.upsample, f"{self.size + max(1, self.size // 8)}")
-
-
-def refuse(name: str, rule: str, value: object, remedy: str) -> NoReturn:
-    """Raise the `ConfigError` of a data setting out of range."""
-    raise ConfigError(out_of_range(f"data.{name}", rule, value, remedy))
+            section.refuse("upsample", rule, self.size + max(1, self.size // 8))
 
 
 @dataclass(frozen=True)

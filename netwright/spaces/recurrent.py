@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netwright.errors import SpaceError, out_of_range
+from netwright.errors import SpaceError
+from netwright.rules import Section
 from netwright.space import Architecture, Assignment, Choice, Decision, SearchSpace, Value
 
 COMBINATIONS = ("add", "elem_mult", "max")
@@ -34,16 +35,13 @@ class RecurrentSettings:
     activations: tuple[str, ...] = ("identity", "tanh", "sigmoid", "relu")
 
     def __post_init__(self) -> None:
-        if not 2 <= self.base <= LARGEST_BASE:
-            raise SpaceError(
-                out_of_range("space.base", f"must be in [2, {LARGEST_BASE}]", self.base)
-            )
+        section = Section("space", self, SpaceError)
+        section.within(f"[2, {LARGEST_BASE}]", "base")
         for name, known in (("combinations", COMBINATIONS), ("activations", ACTIVATIONS)):
             chosen = tuple(getattr(self, name))
             object.__setattr__(self, name, chosen)
             if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-                rule = f"must be different ones of {', '.join(known)}"
-                raise SpaceError(out_of_range(f"space.{name}", rule, chosen))
+                section.refuse(name, f"must be different ones of {', '.join(known)}")
 
 
 def space(name: str, settings: RecurrentSettings | None = None) -> SearchSpace:

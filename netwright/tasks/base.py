@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from netwright.controllers.making import ControllerSettings, make_controller
 from netwright.depth import DepthSchedule
-from netwright.errors import ArchitectureError, ConfigError, out_of_range
+from netwright.errors import ArchitectureError, ConfigError
 from netwright.loop import Mode
 from netwright.protocols import Controller, Evaluator
+from netwright.rules import Section
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, SearchSpace
 from netwright.stopping import StoppingSettings
@@ -68,19 +70,13 @@ class StudySettings:
     depth: DepthSchedule | None = None
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ConfigError(f"study.trials must be 1 or more; got {self.trials}; use --trials N")
-        if self.mode not in MODES:
-            rule = f"must be one of {', '.join(MODES)}"
-            raise ConfigError(out_of_range("study.mode", rule, self.mode, MODES[0]))
-        if self.replicas < 1:
-            raise ConfigError(out_of_range("study.replicas", "must be 1 or more", self.replicas, 1))
+        section = Section("study", self)
+        section.at_least(1, "trials", "replicas")
+        section.one_of("mode", MODES)
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"study.seed must be in [0, 2**63); got {self.seed}; use 0")
-        if not abs(self.failure_reward) < float("inf"):
-            raise ConfigError(
-                f"study.failure_reward must be finite; got {self.failure_reward}; use 0.0"
-            )
+            section.refuse("seed", "must be in [0, 2**63)")
+        if not math.isfinite(self.failure_reward):
+            section.refuse("failure_reward", "must be finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +100,14 @@ class CompareSettings:
     at: tuple[int, ...] = (50, 100, 200, 500)
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(out_of_range("compare.seeds", "must be 1 or more", self.seeds, 5))
+        section = Section("compare", self)
+        section.at_least(1, "seeds")
         if not self.controllers or len(set(self.controllers)) < len(self.controllers):
             raise ConfigError(
                 f"compare.controllers must be different names, at least one; got "
                 f"{list(self.controllers)}; see netwright config CONFIG"
             )
-        if list(self.at) != sorted({n for n in self.at if n >= 1}):
-            rule = "must be numbers of trials that rise"
-            raise ConfigError(out_of_range("compare.at", rule, list(self.at), "[50, 100]"))
+        section.rising("at", "must be numbers of trials that rise", 0)
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,7 @@ class Config(ABC):
             )
         if self.instant and self.stopping.method != "none":
             rule = f"must be none for {self.task}, whose children take no time"
-            raise ConfigError(out_of_range("stopping.method", rule, self.stopping.method, "none"))
+            Section("stopping", self.stopping).refuse("method", rule)
 
     @property
     @abstractmethod

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.table import Table
 
-from netwright.errors import ConfigError, UsageError, out_of_range
+from netwright.errors import ConfigError, UsageError
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
 from netwright.evaluators.table import TableEvaluator, table_space, test_accuracies
 from netwright.protocols import Evaluator
+from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import architecture_to_dict, conv, recurrent
 from netwright.tasks.base import Config, Judge, OnEpoch
@@ -163,15 +164,10 @@ class SurrogateSettings:
     noise: float = 0.004
 
     def __post_init__(self) -> None:
-        if self.surrogate not in SURROGATES:
-            rule = f"must be one of {', '.join(SURROGATES)}"
-            raise ConfigError(out_of_range("data.surrogate", rule, self.surrogate, SURROGATES[0]))
-        if self.layers < 1:
-            raise ConfigError(out_of_range("data.layers", "must be 1 or more", self.layers, 15))
-        for name in ("landscape", "noise"):
-            if not getattr(self, name) >= 0:
-                rule = "must be 0 or more"
-                raise ConfigError(out_of_range(f"data.{name}", rule, getattr(self, name), 0))
+        section = Section("data", self)
+        section.one_of("surrogate", SURROGATES)
+        section.at_least(1, "layers")
+        section.at_least(0, "landscape", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from typing import Any, Self
 
 import torch
 
-from netwright.errors import ConfigError, out_of_range
+from netwright.errors import ConfigError
 from netwright.executors.probe import Crew, best_workers
 from netwright.protocols import Executor
+from netwright.rules import Section
 from netwright.training.numerics import Numerics
 
 EXECUTORS = ("auto", "in_process", "processes", "ray")
@@ -48,19 +49,14 @@ class ExecutionSettings:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            rule = f"must be one of {', '.join(EXECUTORS)}"
-            raise ConfigError(out_of_range("execution.executor", rule, self.executor, "auto"))
-        for name in ("threads", "workers", "retries", "hang_limit", "recycle", "cpus", "gpus"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                rule = "must be 0 or more"
-                raise ConfigError(out_of_range(f"execution.{name}", rule, getattr(self, name)))
+        section = Section("execution", self)
+        section.one_of("executor", EXECUTORS)
+        section.at_least(0, "threads", "workers", "retries", "recycle")
+        section.at_least(0, "hang_limit", "cpus", "gpus")
         if self.executor == "in_process" and self.workers > 1:
-            rule = "must be 1 in this process"
-            raise ConfigError(out_of_range("execution.workers", rule, self.workers, 1))
+            section.refuse("workers", "must be 1 in this process")
         if self.executor == "ray" and not self.cpus + self.gpus > 0:
-            rule = "must be above 0 where a child takes no GPU"
-            raise ConfigError(out_of_range("execution.cpus", rule, self.cpus, 1))
+            section.refuse("cpus", "must be above 0 where a child takes no GPU")
         for name in (self.device, *self.devices):
             _check_name(name)
         if self.numerics:

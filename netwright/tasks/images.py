@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -15,6 +14,7 @@ from netwright.children.plan import ChildSettings, Plan, compile_plan
 from netwright.data.images import DataSettings, load_search_data
 from netwright.errors import ConfigError
 from netwright.evaluators.image import Built, ImageEvaluator, train_final
+from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv
 from netwright.tasks.base import Config, OnEpoch, combinations
@@ -42,26 +42,16 @@ class TuneSettings:
     drops: tuple[tuple[float, ...], ...] = ((0.5, 0.75), (0.6, 0.8))
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"tune.top must be 1 or more; got {self.top}; use --set tune.top=1")
-        rules: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-            ("learning_rates", "be above 0", lambda rate: 0 < rate < math.inf),
-            ("weight_decays", "be 0 or more", lambda decay: 0 <= decay < math.inf),
-            ("epsilons", "be above 0", lambda epsilon: 0 < epsilon < math.inf),
-            ("drops", "rise within (0, 1)", _rise),
-        )
-        for name, rule, good in rules:
+        section = Section("tune", self)
+        section.at_least(1, "top")
+        section.above(0, "learning_rates", "epsilons")
+        section.at_least(0, "weight_decays")
+        for drops in self.drops:
+            if not all(a < b for a, b in itertools.pairwise((0, *drops, 1))):
+                section.refuse("drops", "must each rise within (0, 1)", value=drops)
+        for name in ("learning_rates", "weight_decays", "epsilons", "drops"):
             if not getattr(self, name):
-                raise ConfigError(f"tune.{name} must have a value; got none; list at least one")
-            for value in getattr(self, name):
-                if not good(value):
-                    raise ConfigError(
-                        f"each of tune.{name} must {rule}; got {value!r}; use --set tune.{name}=..."
-                    )
-
-
-def _rise(drops: tuple[float, ...]) -> bool:
-    return all(a < b for a, b in itertools.pairwise((0, *drops, 1)))
+                section.refuse(name, "must have a value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +65,7 @@ class FinalSettings:
     widen: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "widen"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"final.{name} must be 0 or more; got {getattr(self, name)}; use 0"
-                )
+        Section("final", self).at_least(0, "epochs", "widen")
 
 
 def maker(space: SearchSpace, architecture: Architecture, child: ChildSettings) -> Built:

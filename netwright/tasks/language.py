@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Self
 
 from netwright.children.language import LanguageChildSettings, parameters_at, solve_width
 from netwright.data.text import TextSettings
-from netwright.errors import ConfigError, DataError, out_of_range
+from netwright.errors import ConfigError, DataError
 from netwright.evaluators.language import LanguageEvaluator, core_of, train_final
+from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
 from netwright.spaces.recurrent import Cell
@@ -42,15 +43,12 @@ class LanguageTune:
     train_limit: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("top", 1), ("epochs", 0), ("train_limit", 0)):
-            if getattr(self, name) < low:
-                rule = f"must be {low} or more"
-                raise ConfigError(out_of_range(f"tune.{name}", rule, getattr(self, name)))
+        section = Section("tune", self)
+        section.at_least(1, "top")
+        section.at_least(0, "epochs", "train_limit")
         for pair in self.dropouts:
             if len(pair) != 2:
-                raise ConfigError(
-                    out_of_range("tune.dropouts", "must hold pairs of rates", list(pair))
-                )
+                section.refuse("dropouts", "must hold pairs of rates", ((0.2, 0.1),), pair)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +64,7 @@ class LanguageFinal:
     budget: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "train_limit", "budget"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    out_of_range(f"final.{name}", "must be 0 or more", getattr(self, name))
-                )
+        Section("final", self).at_least(0, "epochs", "train_limit", "budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +95,13 @@ class LanguageConfig(Config):
             )
         if self.stopping.donors:
             rule = f"must be 0 for {self.task}, whose children inherit nothing"
-            raise ConfigError(out_of_range("stopping.donors", rule, self.stopping.donors, 0))
+            Section("stopping", self.stopping).refuse("donors", rule)
         least = 2 * self.training.batch
-        for section in ("data", "tune", "final"):
-            limit = getattr(self, section).train_limit
-            if 0 < limit < least:
-                rule = f"must be 0, or {least} or more for training.batch={self.training.batch}"
-                raise ConfigError(out_of_range(f"{section}.train_limit", rule, limit, 0))
+        rule = f"must be 0, or {least} or more for training.batch={self.training.batch}"
+        for name in ("data", "tune", "final"):
+            section = Section(name, getattr(self, name))
+            if 0 < section.settings.train_limit < least:
+                section.refuse("train_limit", rule)
         for point in self.grid():
             self.at(point)
 
