@@ -182,6 +182,31 @@ def test_gradients_of_several_takers_are_added_up() -> None:
     assert unused.shape == x.shape
 
 
+def _second(outputs: list[Tensor], x: Tensor) -> Tensor:
+    """Return a derivative of the gradient of the outputs' cubes and of `x`'s own."""
+    total = torch.stack([(y**3).sum() for y in outputs]).sum() + (x**3).sum()
+    (g,) = torch.autograd.grad(total, x, create_graph=True)
+    g.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.mark.parametrize("joint", [handed, halved])
+def test_a_second_derivative_of_compiled_passes_is_refused(joint: Any) -> None:
+    x = _images(2, 3, 4, 4)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        _second(joint(x, 2), x)
+
+
+def test_joining_and_averaging_have_the_plain_second_derivative() -> None:
+    x = _images(2, 3, 4, 4)
+    twin = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    found = _second([joined([x, x[:, :2]], (6, 5)), averaged([x], (6, 6))], x)
+    with joints.plain():
+        wanted = _second([joined([twin, twin[:, :2]], (6, 5)), twin.sum((2, 3)) / 36], twin)
+    _near(found, wanted, torch.float32)
+
+
 def test_what_is_not_finite_stays_so() -> None:
     layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
     x = _images(4, 2, 3, 3).detach()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from netwright.children import openmp
 
@@ -129,6 +130,7 @@ class _Handed(torch.autograd.Function):
         return tuple(x.detach() for _ in range(takers))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         from netwright.children import passes
 
@@ -161,6 +163,7 @@ class _Halved(torch.autograd.Function):
         return (y, *(y.detach() for _ in range(takers - 1)))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         first = _any(gradients)
         return (None if first is None else unpool(first, gradients, ctx.place, ctx.size)), None
