@@ -284,17 +284,17 @@ class Study:
             from netwright.executors.local import InProcess
 
             executor = InProcess()
-        self.watch = self._new_watch(trials, executor)
-        if self.watch.done >= trials:
+        if len(self) >= trials:
             return
+        self.watch = None
         lease = self.store.lease(self.progress)
         with ExitStack() as stack:
             if lease is not None:
                 lease.take()
                 stack.callback(lease.release)
                 self._keeper.catch_up()
-                self.watch = self._new_watch(trials, executor)
             self._keeper.restart()
+            self.watch = self._new_watch(trials, executor)
             loop = Loop(self._keeper, self.evaluator, executor, self.mode, self.watch, on_trial)
             self._loop = loop
             stack.callback(self._interrupted, loop)
