@@ -34,10 +34,8 @@ def run_search(
     def tell(text: str) -> None:
         console.print(f"netwright: {text}", markup=False)
 
-    if config.execution.workers == 0 and config.execution.executor != "ray":
-        tell("measuring how many workers this machine feeds best, once")
     with (
-        config.execution.running() as (executor, said),
+        config.execution.running(tell) as (executor, said),
         search_progress(console, study, trials, what) as on_trial,
         graceful(study.stop, tell) as stopping,
     ):

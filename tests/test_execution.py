@@ -35,11 +35,13 @@ def test_the_fastest_case_is_chosen_and_kept(cache: Path) -> None:
         asked.append((workers, threads))
         return {1: 10.0, 2: 18.0, 4: 30.0, 8: 31.0}[workers]
 
-    chosen = best_workers(measure=measure)
+    said: list[str] = []
+    chosen = best_workers(say=said.append, measure=measure)
     assert asked == [(1, 8), (2, 4), (4, 2), (8, 1)]
     assert chosen == Crew(4, 2, "4 workers of 2 threads: 3.0 times as fast as 1 of 8")
-    assert best_workers(measure=measure) == chosen
+    assert best_workers(say=said.append, measure=measure) == chosen
     assert len(asked) == 4  # kept
+    assert said == ["measuring how many workers this machine feeds best, once"]
     key = next(iter(json.loads(cache.read_text())))
     assert "8 processors" in key
     assert best_workers(numerics="bfloat16 channels_last", measure=measure) == chosen
@@ -90,7 +92,7 @@ def test_one_worker_that_was_measured_with_threads_has_them(
         assert isinstance(executor, InProcess)
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
-    assert asked == [(("cpu",), 0, "bfloat16 channels_last")]
+    assert asked == [(("cpu",), 0, "bfloat16 channels_last", None)]
 
 
 def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,13 +52,14 @@ def best_workers(
     devices: Sequence[str] = ("cpu",),
     threads: int = 0,
     numerics: str = "",
+    say: Callable[[str], None] | None = None,
     measure: Measure | None = None,
 ) -> Crew:
     """Return the workers and threads with which most children are trained an hour.
 
     A GPU gets one worker. On processors, 1 worker of all threads is measured against more workers
     of fewer, down to one thread each. `threads` fixes those of a worker, 0 does not. numerics: of
-    the children, such as "bfloat16 channels_last"; "" is float32's.
+    the children, such as "bfloat16 channels_last"; "" is float32's. say: told of a measurement.
     """
     if any(not device.startswith("cpu") for device in devices):
         n = len(devices)
@@ -71,6 +72,8 @@ def best_workers(
     key += f", {numerics}"
     speeds = kept(NAME, key)
     if speeds is None or len(speeds) != len(cases):
+        if say is not None:
+            say("measuring how many workers this machine feeds best, once")
         measure = measure or functools.partial(_measured, numerics=numerics)
         speeds = [measure(*case) for case in cases]
         keep(NAME, key, speeds)

@@ -78,17 +78,20 @@ class ExecutionSettings:
         return None
 
     @contextmanager
-    def running(self) -> Iterator[tuple[Executor, str]]:
-        """Give what trains the children, and a word on it; shut it down in the end."""
+    def running(self, say: Callable[[str], None] | None = None) -> Iterator[tuple[Executor, str]]:
+        """Give what trains the children, and a word on it; shut it down in the end.
+
+        say: told where something is measured first.
+        """
         before = torch.get_num_threads()
-        made, said = self._made()
+        made, said = self._made(say)
         try:
             yield made, said
         finally:
             made.shutdown()
             torch.set_num_threads(before)
 
-    def _made(self) -> tuple[Executor, str]:
+    def _made(self, say: Callable[[str], None] | None) -> tuple[Executor, str]:
         from netwright.executors.local import InProcess
         from netwright.executors.processes import Processes
 
@@ -99,7 +102,7 @@ class ExecutionSettings:
             share: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "threads": self.threads}
             cluster = RayExecutor(self.workers, self.address, **share, **limits)
             return cluster, f"Ray, {cluster.workers} children at once"
-        chosen = self.choice()
+        chosen = self.choice(say)
         if self.executor != "processes" and chosen.workers == 1:
             if chosen.threads:
                 torch.set_num_threads(chosen.threads)
@@ -108,11 +111,11 @@ class ExecutionSettings:
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
         return Processes(chosen.workers, devices, **limits), chosen.said
 
-    def choice(self) -> Crew:
+    def choice(self, say: Callable[[str], None] | None = None) -> Crew:
         """Return the workers and the threads of each, measured where `workers` is 0."""
         if self.workers or self.executor == "in_process":
             return Crew(max(self.workers, 1), self.threads, "")
-        return best_workers(self.devices or (self.device,), self.threads, self.numerics)
+        return best_workers(self.devices or (self.device,), self.threads, self.numerics, say)
 
     def check_device(self) -> None:
         """Raise `ConfigError` where this machine has no such device."""
