@@ -69,7 +69,8 @@ class Evaluation:
         per character for text.
     reward: what the controller learns from, higher is better; must be finite.
     curve: the score after each epoch.
-    cost: seconds of training; the processor's where it trains with one thread.
+    cost: seconds of training, of others that it needed too; the processor's where it trains with
+        one thread.
     parameters: weights of the child, 0 where that means nothing.
     details: further numbers and words for tables; "stopped" is the epoch after which a rule stopped
         the child, whose score and reward are then those of its part of a training; "short" the

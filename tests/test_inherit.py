@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 from dataclasses import replace
@@ -19,6 +20,7 @@ from netwright.config import load_config
 from netwright.controllers.random import RandomSearch
 from netwright.data.images import DataSettings
 from netwright.errors import ConfigError
+from netwright.evaluators import image
 from netwright.evaluators.image import ImageEvaluator
 from netwright.executors.processes import Processes
 from netwright.space import Architecture
@@ -108,6 +110,19 @@ def test_a_donor_trained_again_elsewhere_gives_the_same_child(evaluator: ImageEv
     without = evaluator.evaluate_until(second, 8, "cpu", cold)
     assert here.details[SHORT] != without.details[SHORT]
     assert here.curve == without.curve, "a whole training inherits nothing"
+
+
+def test_a_donor_trained_again_is_in_the_cost_of_the_child_that_asked_for_it(
+    evaluator: ImageEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(image, "clock", lambda device: lambda: float(next(ticks)))
+    first, second, third = (SPACE.sample(random.Random(k)) for k in (1, 2, 3))
+    rule = Rule(
+        rungs=(), short=0.5, wanted=1, donors=(Donor(architecture=first.to_json(), seed=7),)
+    )
+    costs = [evaluator.evaluate_until(a, 8, "cpu", rule).cost for a in (second, third)]
+    assert costs == [2.0, 1.0], "a training is a tick"
 
 
 def _study(evaluator: ImageEvaluator, url: str = "sqlite://") -> Study:

@@ -94,15 +94,19 @@ class ImageEvaluator:
         """Do as `evaluate`, but end where `rule` stops the child.
 
         A donor's weights are kept where it was trained; elsewhere it is trained again, which gives
-        the same ones.
+        the same ones, and counts as cost of the child that asked for it.
         """
         donors = () if rule is None else rule.donors
         plans = [self._plan(self._made(donor)) for donor in donors]
-        giver = donors[likest(self._plan(architecture), plans)] if donors else None
-        if giver is not None and giver not in self._donors:
-            _, self._donors[giver] = self._trained(self._made(giver), giver.seed, device, None)
-        weights = None if giver is None else self._donors[giver]
+        weights, spent = None, 0.0
+        if donors:
+            giver = donors[likest(self._plan(architecture), plans)]
+            if giver not in self._donors:
+                again, net = self._trained(self._made(giver), giver.seed, device, None)
+                self._donors[giver], spent = net, again.cost
+            weights = self._donors[giver]
         found, net = self._trained(architecture, seed, device, rule, weights)
+        found = replace(found, cost=found.cost + spent)
         if rule is not None and len(donors) < rule.wanted and STOPPED not in found.details:
             self._donors[Donor(architecture=architecture.to_json(), seed=seed)] = net
         return found
