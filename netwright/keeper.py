@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,6 +19,7 @@ from netwright.scheduling import Clock, Pending
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.stopping import Rule, StoppingSettings
+from netwright.toml import one_line
 from netwright.trial import STOPPED, Evaluation, Trial, TrialState
 
 CHECKPOINT = 500  # trials told between two checkpoints
@@ -81,27 +84,49 @@ class Keeper:
         self._failure_reward = failure_reward
         self._versions = versions
         self._since_checkpoint = 0
+        self._broken, self._half = "", False  # why a step was not done to its end
         self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
         self._left: dict[int, int] = {}  # how many of a batch are unfinished
         self._untold: dict[int, list[int]] = {}  # the finished ones of such a batch
         self.pending = Pending(retrain_duplicates)
 
+    @contextmanager
+    def _step(self, half: bool = True) -> Iterator[None]:
+        """A part of what controller and journal do together; where it breaks off nothing follows.
+
+        half: what the controller has been through is then not known.
+        """
+        if self._broken:
+            raise self._refusal()
+        try:
+            yield
+        except BaseException as error:
+            self._broken = one_line(f"{type(error).__name__}: {error}")[:200]
+            self._half = half
+            raise
+
+    def _refusal(self) -> StudyError:
+        return StudyError(
+            f"a study goes on from what its journal says; a step of this one at "
+            f"{self.store.place} broke off half-way ({self._broken}); open the study again"
+        )
+
     # --- beginning --------------------------------------------------------------------------
 
     def read(self) -> None:
-        """Take in a journal that is there; whatever was known of one is forgotten."""
-        self.ledger = Ledger(self.store, self.space)
-        self._history = History(self.ledger, self._history.settings, self._lower)
-        for known in (self._rules, self._open, self._left, self._untold):
-            known.clear()
-        self.ledger.read()
-        self._behind = len(self.ledger) > 0 and self._steps == Steps()
-        outlines = self.ledger.outlines
-        for number in self.ledger.running():
-            self._open[number] = None
-            batch = outlines[number].batch
-            self._left[batch] = self._left.get(batch, 0) + 1
-        self._read_rules()
+        """Take in a journal that is there; whatever was known of one is forgotten.
+
+        Where the store raises, nothing changes.
+        """
+        ledger = Ledger(self.store, self.space)
+        ledger.read()
+        outlines, running = ledger.outlines, ledger.running()
+        left = Counter(outlines[number].batch for number in running)
+        self._rules = self._rules_of(left)
+        self.ledger, self._left, self._open = ledger, dict(left), dict.fromkeys(running)
+        self._untold.clear()
+        self._history = History(ledger, self._history.settings, self._lower)
+        self._behind = len(ledger) > 0 and self._steps == Steps()
         first = min(self._open, default=len(outlines))
         while first > 0 and outlines[first - 1].batch in self._left:
             first -= 1
@@ -111,12 +136,13 @@ class Keeper:
                 self._untold.setdefault(outline.batch, []).append(number)
         self.restart()
 
-    def _read_rules(self) -> None:
-        if not self.stops or not self._left:
-            return
-        for batch, event in enumerate(self.store.events("propose")):
-            if batch in self._left and event.payload.get("rule") is not None:
-                self._rules[batch] = Rule.from_dict(event.payload["rule"])
+    def _rules_of(self, batches: Mapping[int, int]) -> dict[int, Rule]:
+        events = self.store.events("propose") if self.stops and batches else []
+        return {
+            batch: Rule.from_dict(event.payload["rule"])
+            for batch, event in enumerate(events)
+            if batch in batches and event.payload.get("rule") is not None
+        }
 
     def catch_up(self) -> None:
         """Take in what others have journalled since; the controller hears of it.
@@ -124,12 +150,16 @@ class Keeper:
         Raises `StudyError`, and changes nothing, where the controller has been through something
         that the journal does not begin with.
         """
-        if self.store.size() == (len(self.ledger), self.ledger.finished):
+        if self._half:
+            raise self._refusal()
+        if not self._broken and self.store.size() == (len(self.ledger), self.ledger.finished):
             return
         news = [] if self._behind else self._news()
         self.read()
+        self._broken = ""
         if not self._behind:
-            self._replay(news)
+            with self._step():
+                self._replay(news)
 
     def _news(self) -> list[Event]:
         """Return the events that the controller has not been through."""
@@ -138,6 +168,8 @@ class Keeper:
         passed = Steps(after)
         for event in events[:count]:
             passed.add(event.kind, event.payload)
+        if passed != self._steps and self._broken:
+            raise self._refusal()
         if passed != self._steps:
             raise StudyError(
                 f"a study goes on from what its journal says; {self.store.place} was written by "
@@ -159,10 +191,11 @@ class Keeper:
     @property
     def controller(self) -> Controller:
         """The controller, brought to where the journal ends when first asked for."""
-        if self._behind:
-            self._behind = False
-            self._replay(self._to_replay())
-        return self._controller
+        with self._step():
+            if self._behind:
+                self._replay(self._to_replay())
+                self._behind = False
+            return self._controller
 
     def _replay(self, events: Sequence[Event]) -> None:
         for _ in replay(self._controller, self.ledger.trials, events):
@@ -196,7 +229,13 @@ class Keeper:
         """Journal a proposal of the controller's batch, and queue its trials."""
         given, first = self.given(), len(self.ledger)
         batch = self.ledger.outlines[-1].batch + 1 if first else 0
-        proposed = self._scored(given)
+        with self._step():
+            proposed = self._scored(given)
+            payload: dict[str, Any] = {"n": len(proposed), "given": given}
+            rule = self._history.rule(given)
+            if rule is not None:
+                payload["rule"] = rule.to_dict()
+            self._steps.add("propose", payload)
         now = self.clock.time()
         trials = [
             Trial(
@@ -211,14 +250,11 @@ class Keeper:
             for number, (architecture, log_prob) in enumerate(proposed, first)
         ]
         forms = [self.space.form(trial.architecture) for trial in trials]
-        payload: dict[str, Any] = {"n": len(trials), "given": given}
-        rule = self._history.rule(given)
+        with self._step(half=False):
+            self.store.add_proposal(trials, forms, payload)
+        self.ledger.add(trials, forms)
         if rule is not None:
             self._rules[batch] = rule
-            payload["rule"] = rule.to_dict()
-        self._steps.add("propose", payload)
-        self.store.add_proposal(trials, forms, payload)
-        self.ledger.add(trials, forms)
         self._left[batch] = len(trials)
         for trial, form in zip(trials, forms, strict=True):
             self._open[trial.number] = None
@@ -237,7 +273,8 @@ class Keeper:
         number = self.pending.take()
         if number is None:
             return None
-        trial = self.ledger.trials([number])[0]
+        with self._step(half=False):
+            trial = self.ledger.trials([number])[0]
         return replace(trial, rule=self._rules.get(trial.batch))
 
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
@@ -245,7 +282,8 @@ class Keeper:
         first = self.ledger.first(self.ledger.outlines[trial.number].canonical)
         if first is None or self._retrain:
             return None
-        other = self.ledger.trials([first])[0]
+        with self._step(half=False):
+            other = self.ledger.trials([first])[0]
         assert other.evaluation is not None
         done = replace(
             trial,
@@ -294,20 +332,22 @@ class Keeper:
         waiting = self._untold.get(batch, [])
         told = sorted({*waiting, trial.number}) if left == 0 else [trial.number] * at_once
         self.store.finish(trial, told)
-        self.ledger.finish(trial)
-        self._history.add(trial)
-        del self._open[trial.number]
-        self.pending.end(trial.number)
-        if left == 0:
-            self._left.pop(batch)
-            self._rules.pop(batch, None)
-            self._untold.pop(batch, None)
-        else:
-            self._left[batch] = left
-            if not at_once:
-                self._untold.setdefault(batch, []).append(trial.number)
-        if told:
-            self._tell(told)
+        with self._step():
+            self.ledger.finish(trial)
+            self._history.add(trial)
+            del self._open[trial.number]
+            self.pending.end(trial.number)
+            if left == 0:
+                self._left.pop(batch)
+                self._rules.pop(batch, None)
+                self._untold.pop(batch, None)
+            else:
+                self._left[batch] = left
+                if not at_once:
+                    self._untold.setdefault(batch, []).append(trial.number)
+            if told:
+                self._tell(told)
+        self._keep(len(told))
         return trial
 
     def _tell(self, numbers: list[int]) -> None:
@@ -316,8 +356,11 @@ class Keeper:
         else:
             self._steps.add("tell", {"numbers": numbers})
             self._controller.tell(self.ledger.trials(numbers))
-        self._since_checkpoint += len(numbers)
         self.ledger.forget(numbers)
+
+    def _keep(self, told: int) -> None:
+        """Keep the controller's state now and then; so many trials were just told."""
+        self._since_checkpoint += told
         if self._since_checkpoint >= CHECKPOINT:
             self._since_checkpoint = 0
             state = checkpoints.dump(self._controller.state_dict())
