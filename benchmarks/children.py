@@ -245,10 +245,10 @@ def speed(given: argparse.Namespace) -> None:
     for dtype, rate in rates.items():
         print(f"(c) {str(dtype).removeprefix('torch.')}: {2 * rate / 1e9:.1f} GFLOP/s")
     speeds = measured("cpu")
-    for case, steps in zip(CASES, speeds, strict=True):
+    for case, steps in zip(CASES, speeds.each, strict=True):
         print(f"probe {case}: {steps:.1f} steps/s")
     ours = chosen(given.precision, measure=lambda device: speeds)
-    native = speeds[2] > speeds[0]
+    native = speeds.each[2] > speeds.each[0]
     tuned = Numerics("bfloat16" if native else "float32", "channels_last")
     print(f"ours: {ours}; (b): {tuned}; {torch.get_num_threads()} threads")
     print("network        images/s    ours/(a)  [least, most]    ours/(b)  [least, most]   of (c)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def test_small_models_and_processors_without_bfloat16_are_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(numerics, "STEADY", math.inf)
     numerics._speeds.cache_clear()
     recipe, child = LanguageRecipe(batch=2, steps=2), LanguageChildSettings(budget=10_000)
     assert chosen_for(recipe, child, 100) == PLAIN

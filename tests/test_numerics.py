@@ -23,7 +23,7 @@ from netwright.tasks import images
 from netwright.tasks.images import ImageConfig
 from netwright.training import numerics
 from netwright.training.image import Recipe, train
-from netwright.training.numerics import CASES, Numerics, chosen
+from netwright.training.numerics import CASES, Numerics, Speeds, chosen, race
 from netwright.workspace import Workspace
 
 PLAIN, CONTIGUOUS, NARROW = CASES
@@ -61,15 +61,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_fastest_is_chosen_where_it_is_clearly_faster(
     speeds: list[float], best: Numerics
 ) -> None:
-    assert chosen(measure=lambda device: speeds) == best
+    assert chosen(measure=lambda device: Speeds(speeds)) == best
 
 
 def test_a_measurement_is_kept_and_a_fixed_precision_is_kept_to(cache: Path) -> None:
     asked: list[str] = []
 
-    def measure(device: str) -> list[float]:
+    def measure(device: str) -> Speeds:
         asked.append(device)
-        return [10.0, 14.0, 35.0]
+        return Speeds([10.0, 14.0, 35.0])
 
     assert chosen("bfloat16", measure=measure) == NARROW
     assert asked == []  # there is nothing to choose
@@ -86,10 +86,38 @@ def test_a_measurement_is_kept_and_a_fixed_precision_is_kept_to(cache: Path) -> 
     assert asked == ["cpu", "cpu"]
 
 
+@pytest.mark.parametrize(
+    ("costs", "steady"),
+    [
+        ([1.0] * 12, True),
+        ([9.0, 1.0, 5.0, 1.0, 7.0, 1.0, 1.0, 3.0, 2.0, 4.0, 1.0, 1.0], True),  # now and then
+        ([*[1.9] * 11, 1.0], False),  # nearly all of the time
+    ],
+)
+def test_an_answer_that_a_busy_machine_spoilt_is_not_kept(
+    costs: list[float], steady: bool, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain step of 2 s, and another whose seconds round by round are `costs`."""
+    left = iter([8.0, *costs])  # the first round warms up
+    monkeypatch.setattr(numerics, "_timed", lambda step, device: step())
+    found = race([lambda: 2.0, lambda: next(left), lambda: 1.0], "cpu")
+    assert (list(found.each), found.steady) == ([0.5, 1.0, 1.0], steady)
+    numerics._speeds.cache_clear()
+    assert chosen(measure=lambda device: found) == CONTIGUOUS
+    assert cache.exists() == steady
+
+
+def test_a_step_that_is_hopeless_is_taken_three_times() -> None:
+    runs: list[int] = []
+    found = race([lambda: None, lambda: runs.append(sum(range(300_000)))], "cpu")
+    assert len(runs) == 3
+    assert found.each[0] > found.each[1]
+
+
 def test_a_real_measurement_leaves_randomness_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "SECONDS", 0.0)
     before = torch.random.get_rng_state()
-    speeds = numerics.measured("cpu")
+    speeds = numerics.measured("cpu").each
     assert torch.equal(before, torch.random.get_rng_state())
     assert len(speeds) == len(CASES)
     assert min(speeds[:2]) > 0  # bfloat16 may be refused by a processor
@@ -107,7 +135,7 @@ def test_a_case_that_cannot_be_run_has_speed_0(monkeypatch: pytest.MonkeyPatch) 
         "child_step",
         lambda case, device: refuse if case == NARROW else real(case, device),
     )
-    speeds = numerics.measured("cpu")
+    speeds = numerics.measured("cpu").each
     assert speeds[2] == 0.0
     assert min(speeds[:2]) > 0
 

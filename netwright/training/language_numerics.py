@@ -16,7 +16,7 @@ from netwright.children.language import (
 from netwright.children.recurrent import load_cell
 from netwright.errors import ConfigError
 from netwright.training.language import PLAIN, LanguageRecipe, make_optimiser, take_step
-from netwright.training.numerics import UNFRAMED, Numerics, chosen, race
+from netwright.training.numerics import UNFRAMED, Numerics, Speeds, chosen, race
 from netwright.training.seeded import seeded
 
 CELL = "nascell"
@@ -62,7 +62,7 @@ class _Probe:
             f"{self.batch} x {self.steps}"
         )
 
-    def __call__(self, device: str) -> list[float]:
+    def __call__(self, device: str) -> Speeds:
         return race([self._step(case, device) for case in UNFRAMED], device)
 
     def _step(self, case: Numerics, device: str) -> Callable[[], object]:

@@ -7,6 +7,7 @@ it has not, and nothing but the time tells.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ SECONDS = 1.5  # for all cases together
 ROUNDS = 12  # at most
 GAIN = 1.15  # what is not plain float32 must be that much faster
 HOPELESS = 2.0  # times as slow as the best: not measured again
+STEADY = 1.15  # times as slow as the other half of the rounds: a busy machine
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -78,7 +80,16 @@ CASES = (
 
 UNFRAMED = (Numerics("float32", "contiguous"), Numerics("bfloat16", "contiguous"))  # no images
 
-Measure = Callable[[str], list[float]]
+
+@dataclass(frozen=True)
+class Speeds:
+    """Steps a second of each case, 0 where one cannot be run. steady: the rounds agreed on them."""
+
+    each: Sequence[float]
+    steady: bool = True
+
+
+Measure = Callable[[str], Speeds]
 
 
 def chosen(
@@ -90,8 +101,8 @@ def chosen(
 ) -> Numerics:
     """Return how children are trained fastest on `device`, at `precision` if that is not "auto".
 
-    measure: gives the steps a second of each of `cases`, 0 where one cannot be run. The first
-    answer is kept, a file for each machine, and not measured again. of: names what is measured.
+    measure: of `cases`. The first steady answer is kept, a file for each machine, and not measured
+    again; one that is not steady holds for this process. of: names what is measured.
     """
     fitting = [case for case in cases if precision in ("auto", case.precision)]
     if len(fitting) == 1:
@@ -111,8 +122,10 @@ def _speeds(
     key += f", {of}" if of else ""
     speeds = kept(NAME, key)
     if speeds is None or len(speeds) != cases:
-        speeds = (measure or measured)(device)
-        keep(NAME, key, speeds)
+        found = (measure or measured)(device)
+        speeds = list(found.each)
+        if found.steady:
+            keep(NAME, key, speeds)
     return tuple(speeds)
 
 
@@ -122,35 +135,40 @@ def _name(device: str) -> str:
     return f"{processor()} ({instructions()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
-def measured(device: str) -> list[float]:
-    """Return the training steps a second of each of `CASES`, side by side, the best of each.
+def measured(device: str) -> Speeds:
+    """Return how fast each of `CASES` trains, side by side.
 
     The step is that of a small child whose third layer takes two outputs.
     """
     return race([child_step(case, device) for case in CASES], device)
 
 
-def race(steps: Sequence[Callable[[], object]], device: str) -> list[float]:
-    """Return how often a second each of `steps` can be run, by turns, the best of each; 0: never.
+def race(steps: Sequence[Callable[[], object]], device: str) -> Speeds:
+    """Return how often a second each of `steps` can be run, by turns, the best of each.
 
-    Seconds are those of `clock`.
+    Seconds are those of `clock`. They are steady where the best of every second round is near the
+    best of the others, of those that were still in the race at its end.
     """
-    best = [float("inf")] * len(steps)
+    times: list[list[float]] = [[] for _ in steps]
     still = dict(enumerate(steps))
     end = time.perf_counter() + SECONDS
-    for turn in range(ROUNDS):
+    for turn in range(ROUNDS + 1):  # the first warms up
         for i, step in list(still.items()):
             try:
-                seconds = _timed(step, device)
+                times[i].append(_timed(step, device))
             except (RuntimeError, NotImplementedError):
-                seconds = float("inf")
-            if turn > 0:
-                best[i] = min(best[i], seconds)
-            if turn > 0 and best[i] > HOPELESS * min(best):
+                times[i] = [math.inf]
                 del still[i]
+        if turn == 0:
+            times = [own if i not in still else [] for i, own in enumerate(times)]
+            continue
+        best = [min(own) for own in times]
+        if turn > 1:
+            still = {i: step for i, step in still.items() if best[i] <= HOPELESS * min(best)}
         if turn > 1 and time.perf_counter() > end:
             break
-    return [1 / seconds for seconds in best]
+    halves = [sorted((min(times[i][::2]), min(times[i][1::2]))) for i in still]
+    return Speeds([1 / least for least in best], all(b <= STEADY * a for a, b in halves))
 
 
 def clock(device: str) -> Callable[[], float]:
