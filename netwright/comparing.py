@@ -80,6 +80,7 @@ class Comparison:
         self.config = config
         self.folder = folder
         self.runs = runs_of(config)
+        self._results: dict[str, dict[str, Any]] = {}  # of runs that have ended
 
     def begin(self) -> None:
         """Make the folder, or check that it holds this comparison; raises `UsageError`."""
@@ -115,12 +116,13 @@ class Comparison:
 
     def _result(self, run: Run) -> dict[str, Any] | None:
         path = self._path(run)
-        if not path.exists():
-            return None
+        if run.name in self._results or not path.exists():
+            return self._results.get(run.name)
         result = _read(path, KEPT)
         right = result["controller"] == json.loads(json.dumps(_settings(run.config)))
-        enough = len(result["rewards"]) >= self.config.study.trials
-        return result if right and enough else None
+        if right and len(result["rewards"]) >= self.config.study.trials:
+            self._results[run.name] = result
+        return self._results.get(run.name)
 
     def go_on(self, said: Callable[[str], None]) -> Iterator[Run]:
         """Yield each missing run when it has ended."""

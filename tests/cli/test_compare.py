@@ -201,6 +201,17 @@ def _loaded() -> TableConfig:
     return config
 
 
+def test_a_run_that_has_ended_is_read_once(run: Run) -> None:
+    run(*_args("random", seeds=2))
+    comparison = Comparison(_loaded(), FOLDER)
+    comparison.begin()
+    there = [r for r in comparison.runs if r not in comparison.missing()]
+    assert len(there) == 2
+    for path in (FOLDER / "runs").iterdir():
+        path.unlink()
+    assert [r for r in comparison.runs if r not in comparison.missing()] == there
+
+
 def test_a_run_that_lacks_a_part_is_one_line(run: Run) -> None:
     run(*_args("random", seeds=1))
     path = FOLDER / "runs/random-0.json"
