@@ -14,6 +14,7 @@ Results: docs/results/speed.md, earlier ones docs/results/scale.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -35,7 +36,7 @@ from netwright.study import Study
 from netwright.tasks.base import Config
 from netwright.training.image import Recipe, make_optimiser
 from netwright.training.limits import keep_memory
-from netwright.training.numerics import Numerics, chosen
+from netwright.training.numerics import Numerics, child_step, chosen
 
 CREWS = ((1, 1), (2, 1), (1, 2))  # workers, threads of each
 
@@ -139,9 +140,10 @@ def auto() -> None:
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict("os.environ", XDG_CACHE_HOME=folder),
     ):
-        numerics = str(chosen())
+        numerics = chosen()
+        subject = probe.Subject(str(numerics), functools.partial(child_step, numerics))
         for threads in (0, 1):
-            found = probe.best_workers(threads=threads, numerics=numerics)
+            found = probe.best_workers(subject, threads=threads)
             fixed = f"execution.threads={threads}" if threads else "threads free"
             print(f"--workers auto, {fixed}: {found.said}", flush=True)
 

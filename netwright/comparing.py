@@ -136,7 +136,7 @@ class Comparison:
                 _write(self._path(run), instant_run(run))
                 yield run
             return
-        with self.config.execution.running(said) as (executor, choice):
+        with self.config.execution.running(self.config.subject(), said) as (executor, choice):
             if choice:
                 said(choice)
             for run in missing:

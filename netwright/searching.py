@@ -35,7 +35,7 @@ def run_search(
         console.print(f"netwright: {text}", markup=False)
 
     with (
-        config.execution.running(tell) as (executor, said),
+        config.execution.running(config.subject(), tell) as (executor, said),
         search_progress(console, study, trials, what) as on_trial,
         graceful(study.stop, tell) as stopping,
     ):

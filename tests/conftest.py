@@ -26,7 +26,7 @@ settings.load_profile("netwright")
 def one_worker() -> Iterator[None]:
     """Searches that leave their workers to a measurement have one, so that none is measured."""
 
-    def one(devices: Sequence[str], threads: int, *_: object) -> Crew:
+    def one(subject: object, devices: Sequence[str], threads: int, *_: object) -> Crew:
         return Crew(1, threads, "")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from netwright.config import load_config
 from netwright.errors import ConfigError
 from netwright.executors import probe
 from netwright.executors.local import InProcess
-from netwright.executors.probe import Crew, best_workers
+from netwright.executors.probe import Crew, Subject, best_workers
 from netwright.executors.processes import Processes
 from netwright.space import Architecture
 from netwright.tasks import execution
 from netwright.tasks.execution import ExecutionSettings
+from netwright.training.numerics import Numerics, child_step
 from netwright.trial import Evaluation
 from tests.strategies import small_space
+
+STEP = Subject("float32 channels_last", partial(child_step, Numerics()))
 
 
 @pytest.fixture(autouse=True)
@@ -36,44 +42,63 @@ def test_the_fastest_case_is_chosen_and_kept(cache: Path) -> None:
         return {1: 10.0, 2: 18.0, 4: 30.0, 8: 31.0}[workers]
 
     said: list[str] = []
-    chosen = best_workers(say=said.append, measure=measure)
+    chosen = best_workers(STEP, say=said.append, measure=measure)
     assert asked == [(1, 8), (2, 4), (4, 2), (8, 1)]
     assert chosen == Crew(4, 2, "4 workers of 2 threads: 3.0 times as fast as 1 of 8")
-    assert best_workers(say=said.append, measure=measure) == chosen
+    assert best_workers(STEP, say=said.append, measure=measure) == chosen
     assert len(asked) == 4  # kept
     assert said == ["measuring how many workers this machine feeds best, once"]
     key = next(iter(json.loads(cache.read_text())))
     assert "8 processors" in key
-    assert best_workers(numerics="bfloat16 channels_last", measure=measure) == chosen
+    assert best_workers(replace(STEP, name="narrow"), measure=measure) == chosen
     assert len(asked) == 8  # children of other numerics are measured apart
     cache.write_text("not json")
-    assert best_workers(measure=measure) == chosen
+    assert best_workers(STEP, measure=measure) == chosen
     assert len(asked) == 12
 
 
 def test_one_worker_where_more_are_no_faster() -> None:
-    assert best_workers(measure=lambda workers, threads: 10.0).workers == 1
+    assert best_workers(STEP, measure=lambda workers, threads: 10.0).workers == 1
 
 
 def test_fixed_threads_and_devices_leave_less_to_choose() -> None:
-    chosen = best_workers(threads=2, measure=lambda workers, threads: float(workers))
+    chosen = best_workers(STEP, threads=2, measure=lambda workers, threads: float(workers))
     assert (chosen.workers, chosen.threads) == (4, 2)
-    assert best_workers(("cuda:0", "cuda:1")).workers == 2
+    assert best_workers(STEP, ("cuda:0", "cuda:1")).workers == 2
 
 
 def test_one_processor_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "cores", lambda: 1)
-    assert best_workers() == Crew(1, 1, "1 worker: there is one processor")
+    assert best_workers(STEP) == Crew(1, 1, "1 worker: there is one processor")
 
 
 def test_a_real_measurement_counts_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "SECONDS", 0.3)
-    assert probe._measured(2, 1, "float32 channels_last") > 0
+    assert probe._measured(2, 1, STEP.make) > 0
 
 
 def test_a_measurement_that_fails_counts_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    assert probe._measured(1, 1, "float16 sideways") == 0.0
-    assert "must be one of float32 channels_last" in capfd.readouterr().err
+    assert probe._measured(1, 1, partial(float, "no step")) == 0.0
+    assert "could not convert string to float: 'no step'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["digits", "cell-demo"])
+def test_what_is_measured_is_a_step_of_what_is_trained(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model of the child's size for language, whose text is not read for it."""
+    monkeypatch.setattr(probe, "SECONDS", 0.1)
+    config = load_config(name, ["training.precision=float32"])
+    subject = config.subject()
+    assert subject is not None
+    assert subject.name.startswith("float32 channels_last" if name == "digits" else "language 1 x")
+    assert probe._measured(1, 1, subject.make) > 0
+
+
+def test_children_that_take_no_time_have_one_worker() -> None:
+    config = load_config("synthetic-conv")
+    with replace(config.execution, workers=0).running(config.subject()) as (executor, said):
+        assert (type(executor), said) == (InProcess, "")
 
 
 def test_one_worker_that_was_measured_with_threads_has_them(
@@ -87,12 +112,11 @@ def test_one_worker_that_was_measured_with_threads_has_them(
 
     monkeypatch.setattr(execution, "best_workers", best)
     before = torch.get_num_threads()
-    settings = ExecutionSettings(workers=0, numerics="bfloat16 channels_last")
-    with settings.running() as (executor, _):
+    with ExecutionSettings(workers=0).running(STEP) as (executor, _):
         assert isinstance(executor, InProcess)
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
-    assert asked == [(("cpu",), 0, "bfloat16 channels_last", None)]
+    assert asked == [(STEP, ("cpu",), 0, None)]
 
 
 def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +131,7 @@ def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPat
             return
 
     monkeypatch.setattr("netwright.executors.processes.Processes", Fake)
-    with ExecutionSettings(workers=0).running() as (executor, said):
+    with ExecutionSettings(workers=0).running(STEP) as (executor, said):
         assert isinstance(executor, Fake)
         assert said == "3"
     with ExecutionSettings(workers=2, threads=1).running():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from netwright.machine import cores, keep, kept, processor, torch_version
@@ -16,27 +18,34 @@ NAME = "workers"  # of the file of measurements
 SECONDS = 1.5  # each case
 GAIN = 1.05  # more workers must be that much faster than fewer
 
-# A small child's training steps, as children are trained; says when it is ready, waits for a line,
-# prints how many steps fit in the time.
+# Training steps as children take them: reads how to make one, says when it is ready, waits for a
+# line, prints how many steps a second fit in the time, one at least.
 STEPS = """
-import sys, time, torch
+import pickle, sys, time, torch
 from netwright.training.limits import keep_memory
-from netwright.training.numerics import Numerics, child_step
 torch.set_num_threads(int(sys.argv[1]))
 keep_memory()
-step = child_step(Numerics.parse(sys.argv[2], "numerics"))
+step = pickle.load(sys.stdin.buffer)()
 for _ in range(3):
     step()
 print("ready", flush=True)
-sys.stdin.readline()
-end, steps = time.time() + float(sys.argv[3]), 0
-while time.time() < end:
+sys.stdin.buffer.readline()
+began, steps, passed = time.time(), 0, 0.0
+while passed < float(sys.argv[2]):
     step()
-    steps += 1
-print(steps)
+    steps, passed = steps + 1, time.time() - began
+print(steps / passed)
 """
 
 Measure = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What workers train. name: of it, as it is kept. make: picklable, returns a training step."""
+
+    name: str
+    make: Callable[[], Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,17 @@ class Crew:
 
 
 def best_workers(
+    subject: Subject,
     devices: Sequence[str] = ("cpu",),
     threads: int = 0,
-    numerics: str = "",
     say: Callable[[str], None] | None = None,
     measure: Measure | None = None,
 ) -> Crew:
-    """Return the workers and threads with which most children are trained an hour.
+    """Return the workers and threads that take most training steps of `subject` together.
 
     A GPU gets one worker. On processors, 1 worker of all threads is measured against more workers
-    of fewer, down to one thread each. `threads` fixes those of a worker, 0 does not. numerics: of
-    the children, such as "bfloat16 channels_last"; "" is float32's. say: told of a measurement.
+    of fewer, down to one thread each. `threads` fixes those of a worker, 0 does not. say: told of a
+    measurement.
     """
     if any(not device.startswith("cpu") for device in devices):
         n = len(devices)
@@ -67,14 +76,13 @@ def best_workers(
     cases = _cases(cores(), threads)
     if len(cases) == 1:
         return Crew(1, cases[0][1], "1 worker: there is one processor")
-    numerics = numerics or "float32 channels_last"
     key = f"{processor()}, {cores()} processors, torch {torch_version()}, threads {threads}"
-    key += f", {numerics}"
+    key += f", {subject.name}"
     speeds = kept(NAME, key)
     if speeds is None or len(speeds) != len(cases):
         if say is not None:
             say("measuring how many workers this machine feeds best, once")
-        measure = measure or functools.partial(_measured, numerics=numerics)
+        measure = measure or functools.partial(_measured, make=subject.make)
         speeds = [measure(*case) for case in cases]
         keep(NAME, key, speeds)
     best = 0
@@ -95,21 +103,26 @@ def _cases(processors: int, threads: int) -> list[tuple[int, int]]:
     return [(n, processors // n) for n in counts]
 
 
-def _measured(workers: int, threads: int, numerics: str) -> float:
+def _measured(workers: int, threads: int, make: Callable[[], object]) -> float:
     """Return the steps a second of so many processes together; 0 where one fails."""
-    command = [sys.executable, "-c", STEPS, str(threads), numerics, str(SECONDS)]
+    command = [sys.executable, "-c", STEPS, str(threads), str(SECONDS)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    pipe = subprocess.PIPE
     running = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        for _ in range(workers)
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) for _ in range(workers)
     ]
+    for process in running:
+        _send(process, pickle.dumps(make))
     ready = [process.stdout is not None and process.stdout.readline() for process in running]
     if all(ready):
         for process in running:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-    counts = [process.communicate()[0].strip() for process in running]
-    return sum(map(int, counts)) / SECONDS if all(counts) else 0.0
+            _send(process, b"go\n")
+    speeds = [process.communicate()[0].strip() for process in running]
+    return sum(map(float, speeds)) if all(speeds) else 0.0
+
+
+def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it failed, and its output says so by being empty
+        process.stdin.write(data)
+        process.stdin.flush()

@@ -15,6 +15,7 @@ from torch import Tensor
 from netwright.controllers.making import ControllerSettings, make_controller
 from netwright.depth import DepthSchedule
 from netwright.errors import ArchitectureError, ConfigError
+from netwright.executors.probe import Subject
 from netwright.loop import Mode
 from netwright.protocols import Controller, Evaluator
 from netwright.rules import Section
@@ -215,6 +216,13 @@ class Config(ABC):
         numerics: what was written down before, "" measures it.
         """
         return self
+
+    def subject(self) -> Subject | None:
+        """Return what `--workers auto` measures: a child's training; None where it takes no time.
+
+        It is that of a configuration that is `settled`.
+        """
+        return None
 
     def tunes_like(self, search: Config) -> bool:
         """Say whether runs of the grid train as children of `search` did, but for their point."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 
 from netwright.errors import ConfigError
-from netwright.executors.probe import Crew, best_workers
+from netwright.executors.probe import Crew, Subject, best_workers
 from netwright.protocols import Executor
 from netwright.rules import Section
 from netwright.training.numerics import Numerics
@@ -78,20 +78,25 @@ class ExecutionSettings:
         return None
 
     @contextmanager
-    def running(self, say: Callable[[str], None] | None = None) -> Iterator[tuple[Executor, str]]:
+    def running(
+        self, subject: Subject | None = None, say: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[Executor, str]]:
         """Give what trains the children, and a word on it; shut it down in the end.
 
-        say: told where something is measured first.
+        subject: what is measured where `workers` is 0, None where children take no time. say: told
+        of a measurement.
         """
         before = torch.get_num_threads()
-        made, said = self._made(say)
+        made, said = self._made(subject, say)
         try:
             yield made, said
         finally:
             made.shutdown()
             torch.set_num_threads(before)
 
-    def _made(self, say: Callable[[str], None] | None) -> tuple[Executor, str]:
+    def _made(
+        self, subject: Subject | None, say: Callable[[str], None] | None
+    ) -> tuple[Executor, str]:
         from netwright.executors.local import InProcess
         from netwright.executors.processes import Processes
 
@@ -102,7 +107,7 @@ class ExecutionSettings:
             share: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "threads": self.threads}
             cluster = RayExecutor(self.workers, self.address, **share, **limits)
             return cluster, f"Ray, {cluster.workers} children at once"
-        chosen = self.choice(say)
+        chosen = self._choice(subject, say)
         if self.executor != "processes" and chosen.workers == 1:
             if chosen.threads:
                 torch.set_num_threads(chosen.threads)
@@ -111,11 +116,10 @@ class ExecutionSettings:
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
         return Processes(chosen.workers, devices, **limits), chosen.said
 
-    def choice(self, say: Callable[[str], None] | None = None) -> Crew:
-        """Return the workers and the threads of each, measured where `workers` is 0."""
-        if self.workers or self.executor == "in_process":
+    def _choice(self, subject: Subject | None, say: Callable[[str], None] | None) -> Crew:
+        if self.workers or self.executor == "in_process" or subject is None:
             return Crew(max(self.workers, 1), self.threads, "")
-        return best_workers(self.devices or (self.device,), self.threads, self.numerics, say)
+        return best_workers(subject, self.devices or (self.device,), self.threads, say)
 
     def check_device(self) -> None:
         """Raise `ConfigError` where this machine has no such device."""

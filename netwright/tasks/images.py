@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from netwright.children.plan import ChildSettings, Plan, compile_plan
 from netwright.data.images import DataSettings, load_search_data
 from netwright.errors import ConfigError
 from netwright.evaluators.image import Built, ImageEvaluator, train_final
+from netwright.executors.probe import Subject
 from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv
@@ -21,7 +23,7 @@ from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.image_network import FinishedClassifier
 from netwright.tasks.image_shown import ShownNetwork
 from netwright.training.image import Recipe
-from netwright.training.numerics import Numerics, chosen
+from netwright.training.numerics import Numerics, child_step, chosen
 from netwright.trial import Evaluation, Metric
 
 CIFAR: Mapping[str, Any] = {"image": [3, 32, 32], "classes": [str(i) for i in range(10)]}
@@ -120,6 +122,11 @@ class ImageConfig(Config):
             numerics, lambda device: chosen(self.training.precision, device)
         )
         return replace(self, execution=execution)
+
+    def subject(self) -> Subject:
+        """Return a small child's training in the search's numerics."""
+        case = self.numerics(self.training) or Numerics()
+        return Subject(str(case), partial(child_step, case))
 
     def numerics(self, recipe: Recipe) -> Numerics | None:
         """Return how a child is computed, None where that is yet to be measured."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from netwright.children.language import LanguageChildSettings, parameters_at, solve_width
 from netwright.data.text import TextSettings
 from netwright.errors import ConfigError, DataError
 from netwright.evaluators.language import LanguageEvaluator, core_of, train_final
+from netwright.executors.probe import Subject
 from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
@@ -17,8 +19,8 @@ from netwright.spaces.recurrent import Cell
 from netwright.tasks.base import Config, OnEpoch, combinations
 from netwright.tasks.language_network import FinishedLanguage
 from netwright.tasks.language_shown import ShownCell
-from netwright.training.language import LanguageRecipe
-from netwright.training.language_numerics import chosen_for
+from netwright.training.language import PLAIN, LanguageRecipe
+from netwright.training.language_numerics import chosen_for, probe_of
 from netwright.trial import Evaluation, Metric
 
 PTB: Mapping[str, Any] = {"vocabulary": 10_000}
@@ -129,11 +131,21 @@ class LanguageConfig(Config):
         What is measured is a model of the children's size over `GUESSED` units where the vocabulary
         is not set.
         """
-        vocabulary = self.data.vocabulary or GUESSED[self.data.unit]
         execution = self.execution.settled(
-            numerics, lambda device: chosen_for(self.training, self.child, vocabulary, device)
+            numerics, lambda device: chosen_for(self.training, self.child, self._units, device)
         )
         return replace(self, execution=execution)
+
+    @property
+    def _units(self) -> int:
+        """How many the vocabulary has, or may have."""
+        return self.data.vocabulary or GUESSED[self.data.unit]
+
+    def subject(self) -> Subject:
+        """Return the training of a model of the children's size, as `settled` measures it."""
+        case = self.execution.noted(self.training.precision) or PLAIN
+        probe = probe_of(self.training, self.child, self._units)
+        return Subject(f"language {probe}, {case}", partial(probe.step, case))
 
     def make_space(self) -> SearchSpace:
         """Return the search space."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from netwright.children.language import (
+    NARROWEST,
     LanguageChildSettings,
     LanguageModel,
     parameters_at,
@@ -33,21 +34,25 @@ def chosen_for(
     """
     if recipe.precision != "auto":
         return chosen(recipe.precision, device, cases=UNFRAMED)
-    cell = load_cell(CELL)
-    try:
-        width = solve_width(cell, vocabulary, child)
-    except ConfigError:  # a smaller vocabulary than was guessed, and so a small child
-        width = 0
-    small = width == 0 or parameters_at(cell, vocabulary, child, width) < SMALL
+    probe = probe_of(recipe, child, vocabulary)
+    size = parameters_at(load_cell(CELL), vocabulary, child, probe.child.width)
     without = device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if small or without:
+    if size < SMALL or without:
         return PLAIN
-    probe = _Probe(replace(child, width=width), vocabulary, recipe.batch, recipe.steps)
     return chosen("auto", device, probe, UNFRAMED, f"language {probe}")
 
 
+def probe_of(recipe: LanguageRecipe, child: LanguageChildSettings, vocabulary: int) -> Probe:
+    """Return what is measured for such children."""
+    try:
+        width = solve_width(load_cell(CELL), vocabulary, child)
+    except ConfigError:  # a smaller vocabulary than was guessed, and so a small child
+        width = NARROWEST
+    return Probe(replace(child, width=width), vocabulary, recipe.batch, recipe.steps)
+
+
 @dataclass(frozen=True)
-class _Probe:
+class Probe:
     """Steps a second of training a model of one size, in each precision."""
 
     child: LanguageChildSettings
@@ -63,9 +68,11 @@ class _Probe:
         )
 
     def __call__(self, device: str) -> Speeds:
-        return race([self._step(case, device) for case in UNFRAMED], device)
+        """Return the speed of each precision."""
+        return race([self.step(case, device) for case in UNFRAMED], device)
 
-    def _step(self, case: Numerics, device: str) -> Callable[[], object]:
+    def step(self, case: Numerics, device: str = "cpu") -> Callable[[], object]:
+        """Return a step of training in one precision."""
         recipe = LanguageRecipe(batch=self.batch, steps=self.steps)
         with seeded(0):
             model = LanguageModel(load_cell(CELL), self.vocabulary, self.child).to(device)
