@@ -15,6 +15,7 @@ FLOORS = {
     "rules": 1,
     "seeding": 0,
     "space": 1,
+    "decisions": 1,
     "stopping": 1,
     "toml": 1,
     "trial": 2,
@@ -59,7 +60,7 @@ FLOORS = {
 }
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
 FREE = {
-    1: {"rules", "stopping"},
+    1: {"rules", "stopping", "space", "decisions"},
     4: {"journal", "store", "scheduling", "history", "keeper", "loop", "study"},
     9: set(FLOORS),
 }
