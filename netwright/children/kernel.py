@@ -171,6 +171,14 @@ def _join(
 
 
 @part
+def _operands(pair: int, c_into: int, injected: int) -> Any:
+    """The rows of a with what a pair of nodes gives, injected where that is; see `_tree`."""
+    left = injected + 1 if 2 * pair == c_into else 4 * pair + 1
+    right = injected + 1 if 2 * pair + 1 == c_into else 4 * pair + 3
+    return left, right
+
+
+@part
 def _tree(
     combines: Any,
     activations: Any,
@@ -196,9 +204,7 @@ def _tree(
         if i < leaves:
             _join(combines[i], z, v, i, row, first, units, a, n)
         else:
-            left, right = 2 * (i - leaves), 2 * (i - leaves) + 1
-            left = injected + 1 if left == c_into else 2 * left + 1
-            right = injected + 1 if right == c_into else 2 * right + 1
+            left, right = _operands(i - leaves, c_into, injected)
             _combine(combines[i], a, left, right, 2 * i, whole)
         _activate(activations[i], a, 2 * i, 2 * i + 1, whole)
         if i == c_into:
@@ -384,18 +390,9 @@ def backward_step(
                 for k in range(whole):
                     g[i, k] += g[nodes + 1, k]
             if i >= leaves:
-                left, right = 2 * (i - leaves), 2 * (i - leaves) + 1
-                _apart(
-                    combines[i],
-                    a,
-                    injected + 1 if left == c_into else 2 * left + 1,
-                    injected + 1 if right == c_into else 2 * right + 1,
-                    g,
-                    i,
-                    left,
-                    right,
-                    whole,
-                )
+                left, right = _operands(i - leaves, c_into, injected)
+                below = 2 * (i - leaves)
+                _apart(combines[i], a, left, right, g, i, below, below + 1, whole)
         for i in range(leaves):
             _leaf(combines[i], z, v, i, g, g_z, g_v, row, unit, units, n)
         for k in range(n):
