@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -16,77 +16,38 @@ from netwright.protocols import Evaluator
 from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import architecture_to_dict, conv, recurrent
-from netwright.tasks.base import Config, Judge, OnEpoch
-from netwright.tasks.results import Finished, Shown
-from netwright.trial import Evaluation, Metric
+from netwright.tasks.base import Config, Judge
+from netwright.tasks.results import Shown
+from netwright.trial import Metric
 
 
-class ClosedConfig(Config):
-    """A task to compare controllers on; `tune` and `train` have nothing to do."""
+def _nothing(what: str) -> Any:
+    """Return a method of `ClosedConfig` that raises `UsageError`: there is nothing to do for it."""
 
-    trains: ClassVar[tuple[str, ...]] = ()
-    instant: ClassVar[bool] = True
-
-    def prepare(self, evaluator: Any) -> dict[str, Any]:
-        """Return nothing: making the evaluator has read all there is."""
-        return {}
-
-    def _nothing(self, what: str) -> NoReturn:
+    def refuse(self: Config, *_: object, **__: object) -> NoReturn:
         raise UsageError(
             f"{what} needs children that are trained; those of task {self.task!r} are looked up or "
             f"computed; use netwright compare, search, top or show"
         )
 
-    @property
-    def tune_top(self) -> int:
-        """Raise `UsageError`."""
-        self._nothing("tune")
+    return refuse
 
-    def grid(self) -> list[dict[str, Any]]:
-        """Raise `UsageError`."""
-        self._nothing("tune")
 
-    def at(self, point: Mapping[str, Any] | None) -> Any:
-        """Raise `UsageError`."""
-        self._nothing("tune")
+class ClosedConfig(Config):
+    """A task to compare controllers on; `tune` and `train` have nothing to do, and say so."""
 
-    def evaluate_point(
-        self, evaluator: Any, architecture: Architecture, point: Mapping[str, Any] | None, seed: int
-    ) -> Evaluation:
-        """Raise `UsageError`."""
-        self._nothing("tune")
+    trains: ClassVar[tuple[str, ...]] = ()
+    instant: ClassVar[bool] = True
 
-    @property
-    def final_epochs(self) -> int:
-        """Raise `UsageError`."""
-        self._nothing("train")
+    grid = at = evaluate_point = _nothing("tune")
+    check_final = train_final = summary = _nothing("train")
+    plan_of = _nothing("a report")
+    tune_top = property(_nothing("tune"))
+    final_epochs = property(_nothing("train"))
 
-    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
-        """Raise `UsageError`."""
-        self._nothing("train")
-
-    def train_final(
-        self,
-        space: SearchSpace,
-        architecture: Architecture,
-        *,
-        point: Mapping[str, Any] | None,
-        child_seed: int,
-        opened: Callable[[], None],
-        on_epoch: OnEpoch | None = None,
-    ) -> Finished:
-        """Raise `UsageError`."""
-        self._nothing("train")
-
-    def summary(self, record: Mapping[str, Any]) -> str:
-        """Raise `UsageError`."""
-        self._nothing("train")
-
-    def plan_of(
-        self, space: SearchSpace, architecture: Architecture, notes: Mapping[str, Any] | None
-    ) -> Any:
-        """Raise `UsageError`."""
-        self._nothing("a report")
+    def prepare(self, evaluator: Any) -> dict[str, Any]:
+        """Return nothing: making the evaluator has read all there is."""
+        return {}
 
     def show(
         self,
