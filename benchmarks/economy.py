@@ -47,7 +47,8 @@ from netwright.trial import SHORT, Trial, TrialState
 from netwright.workspace import Workspace
 
 FULL = "full"
-GUIDED = ("controller.name=guided",)
+PAPER = "controller.name=policy_gradient"
+GUIDED = ("controller.name=guided", "controller.guided.batch=1")
 FEW = ("stopping.keep=0.1", "stopping.warmup=5")
 RUNG = ("stopping.method=halving", "stopping.rungs=[1]", *FEW)
 SHORT_FIRST = ("stopping.method=short", *FEW)
@@ -76,7 +77,8 @@ class Economy:
 
     def config(self, changes: Sequence[str]) -> ImageConfig:
         """Return the configuration of an arm."""
-        config = load_config(self.source, [*self.settings, *changes, f"study.seed={self.seed}"])
+        own = (*self.settings, *changes, f"study.seed={self.seed}")
+        config = load_config(self.source, [PAPER, *own])
         assert isinstance(config, ImageConfig), "on pictures"
         return config
 

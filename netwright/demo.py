@@ -18,11 +18,11 @@ from netwright.showing import resolve
 from netwright.study import Study
 from netwright.workspace import Workspace
 
-TRIALS = 60  # each for RL and random search, so that two cores need under ten minutes
+TRIALS = 60  # each for the search and random search, so that two cores need under ten minutes
 
 
 def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) -> None:
-    """Search digits by reinforcement learning and at random, then finish the winner.
+    """Search digits by its preset's controller and at random, then finish the winner.
 
     A demo that was cut off is gone on with, one that is done is shown again; nothing is deleted.
     Raises `StudyError` where `folder` holds another study.
@@ -30,7 +30,7 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     config = load_config("digits", [f"study.trials={TRIALS}", *settings])
     set_threads(config)
     place, control = Workspace(folder), Workspace(folder / "random-search")
-    study = _search(place, config, "RL search", err)
+    study = _search(place, config, "search", err)
     random = config_from_dict(
         with_settings(config.to_dict(), ["controller.name=random"]), "the demo"
     )
@@ -41,8 +41,9 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     out.print(resolve(str(folder), int(record["trial"]), []).table())
     best, best_random = study.best.score or 0.0, other.best.score or 0.0
     lines = [
-        f"validation accuracy  {best:.4f} by reinforcement learning, {best_random:.4f} by random "
-        f"search: one run of each, {len(study.trials)} children (docs/results/digits.md has five)",
+        f"validation accuracy  {best:.4f} by {config.controller.name}, {best_random:.4f} by random "
+        f"search: one run of each, {len(study.trials)} children (five and more: "
+        f"docs/results/search-quality.md)",
         f"test accuracy        {record['test_accuracy']:.4f}, trained on all but the test set and "
         f"tested once",
         f"parameters           {record['parameters']:,}",
