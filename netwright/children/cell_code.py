@@ -105,6 +105,16 @@ class _Steps:
         with w.builder.if_then(self.met):
             w.builder.call(w.builder.inttoptr(self.at["meet"], kind.as_pointer()), [])
 
+    def _before(self, t: Any, start: Any) -> Any:
+        """Return the address of c_(t-1) for a step whose rows begin at `start`."""
+        w = self.w
+        initial = w.builder.icmp_signed("==", t, WORD(0))
+        earlier = w.number(self.at["sizes"], w.builder.select(initial, t, w.add(t, -1)))
+        row = w.builder.sub(start, earlier)
+        return w.builder.select(
+            initial, self.at["c_0"], self._rows("c", self.inner, row, self.units, 0)
+        )
+
     def _in(self, name: str, kind: Any, place: Any) -> Any:
         """Return the address of a place in an array of numbers of a kind."""
         return self.w.add(self.at[name], self.w.times(place, size_of(kind)))
@@ -133,8 +143,9 @@ class _Forward(_Steps):
         scratch = w.builder.mul(w.times(at["thread"], self.cell.base), self.tile)
         self.scratch = w.add(at["scratch"], scratch)
 
-        def step(t: Any, start: Any, before: Any) -> list[Any]:
+        def step(t: Any, start: Any) -> list[Any]:
             rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
+            before = self._before(t, start)
 
             def block(k: Any) -> None:
                 if self.own:
@@ -144,10 +155,9 @@ class _Forward(_Steps):
             w.loop(first, last, block)
             if self.own:
                 self._meet()
-            following_before = w.add(at["c"], w.times(start, self.units * size_of(self.inner)))
-            return [w.add(start, rows), following_before]
+            return [w.add(start, rows)]
 
-        w.loop(at["first"], at["end"], step, [at["start"], at["c_0"]])
+        w.loop(at["first"], at["end"], step, [at["start"]])
         w.builder.ret_void()
 
     def _products(self, block: Any, rows: Any, start: Any) -> None:
@@ -212,10 +222,7 @@ class _Backward(_Steps):
             t = w.builder.sub(w.add(at["end"], at["first"], -1), k)
             rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
             start = w.builder.sub(end, rows)
-            initial = w.builder.icmp_signed("==", t, WORD(0))
-            earlier = w.number(at["sizes"], w.builder.select(initial, t, w.add(t, -1)))
-            before = w.times(w.builder.sub(start, earlier), self.units * size_of(self.inner))
-            before = w.builder.select(initial, at["c_0"], w.add(at["c"], before))
+            before = self._before(t, start)
             w.loop(
                 first,
                 last,
