@@ -69,6 +69,7 @@ class _Steps:
         self.w = w = Writer(ir.Function(module, takes, self.name), self.inner)
         self.tree = Tree(w, cell)
         self.blocks = -(-units // w.lanes)
+        self.across = self.blocks * w.lanes
         numbers = w.function.args[0]
         given = {name: w.number(numbers, k) for k, name in enumerate((*TEAM, *self.takes))}
         self.at: dict[str, Any] = given
@@ -93,7 +94,6 @@ class _Steps:
             phi.add_incoming(WORD(otherwise), start)
             found.append(phi)
         number, count = found
-        self.at["thread"] = number
         self.met = w.builder.icmp_signed(">", count, WORD(1))
         return tuple(
             w.builder.sdiv(w.times(n, self.blocks), count) for n in (number, w.add(number, 1))
@@ -132,27 +132,24 @@ class _Forward(_Steps):
 
     def write(self) -> None:
         """Write the function."""
+        w, at = self.w, self.at
         if self.own:
             self.product = product(
-                self.module, "ahead", self.inner, self.units, self.w.lanes
+                self.module, "ahead", self.inner, self.units, self.cell.base * self.across
             )
-        w, at = self.w, self.at
         first, last = self._team()
-        most = w.number(at["sizes"])
-        self.tile = w.times(most, BYTES)  # bytes of a leaf's products
-        scratch = w.builder.mul(w.times(at["thread"], self.cell.base), self.tile)
-        self.scratch = w.add(at["scratch"], scratch)
 
         def step(t: Any, start: Any) -> list[Any]:
             rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
             before = self._before(t, start)
+            if self.own:
+                w.loop(first, last, lambda k: self._products(k, rows, start))
 
-            def block(k: Any) -> None:
-                if self.own:
-                    self._products(k, rows, start)
-                self._block(w.times(k, w.lanes), rows, following, start, before)
+            def row(r: Any) -> None:
+                goes_on = w.less(r, following)
+                w.loop(first, last, lambda k: self._vector(k, r, rows, goes_on, start, before))
 
-            w.loop(first, last, block)
+            w.loop(0, rows, row)
             if self.own:
                 self._meet()
             return [w.add(start, rows)]
@@ -168,43 +165,43 @@ class _Forward(_Steps):
 
         def leaf(i: Any) -> None:
             weight = w.add(ahead, w.times(i, self.units * BYTES))
-            out = w.add(self.scratch, w.builder.mul(i, self.tile))
+            place = w.add(w.times(i, self.across), w.times(block, w.lanes))
+            out = self._in("scratch", self.inner, place)
             w.builder.call(self.product, [onward, weight, out, rows])
 
         w.loop(0, self.cell.base, leaf)
 
-    def _block(self, unit: Any, rows: Any, following: Any, start: Any, before: Any) -> None:
-        """Write the tree for one vector of units of all rows of a step."""
+    def _vector(
+        self, block: Any, r: Any, rows: Any, goes_on: Any, start: Any, before: Any
+    ) -> None:
+        """Write the tree for one vector of units of row `r` of a step."""
         w, units, held, inner = self.w, self.units, self.held, self.inner
+        unit = w.times(block, w.lanes)
         mask = w.below(w.builder.sub(WORD(units), unit))
-        leaves = range(self.cell.base)
-
-        def row(r: Any) -> None:
-            at = w.add(start, r)
-            z, v = [], []
-            for i in leaves:
-                place = w.add(unit, i * units)
-                z.append(w.read(self._rows("z", held, at, self.row, place), held, mask))
-                if self.own:
-                    tile = w.add(self.scratch, w.times(self.tile, i), w.times(r, BYTES))
-                    made = w.read(tile, inner)
-                else:
-                    made = w.read(self._rows("given", held, r, self.row, place), held, mask)
-                v.append(made + w.read(self._in("bias", inner, place), inner, mask))
-            c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
-            c = w.read(w.add(before, c_place), inner, mask)
-            h, c_next, kept = self.tree.forward(z, v, c)
-            for i, value in enumerate(kept):
-                place = self._rows("kept", inner, at, self.row, w.add(unit, i * units))
-                w.write(value, place, inner, mask)
-            w.write(h, self._rows("out", held, at, units, unit), held, mask)
-            w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
-            passed = h * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
-            goes_on = w.where(w.less(r, following), mask)
-            place = self._rows("onward", held, w.add(at, rows), units, unit)
-            w.write(passed, place, held, goes_on)
-
-        w.loop(0, rows, row)
+        at = w.add(start, r)
+        z, v = [], []
+        for i in range(self.cell.base):
+            place = w.add(unit, i * units)
+            z.append(w.read(self._rows("z", held, at, self.row, place), held, mask))
+            if self.own:
+                of = w.add(unit, i * self.across)
+                made = w.read(
+                    self._rows("scratch", inner, r, self.cell.base * self.across, of), inner
+                )
+            else:
+                made = w.read(self._rows("given", held, r, self.row, place), held, mask)
+            v.append(made + w.read(self._in("bias", inner, place), inner, mask))
+        c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
+        c = w.read(w.add(before, c_place), inner, mask)
+        h, c_next, kept = self.tree.forward(z, v, c)
+        for i, value in enumerate(kept):
+            place = self._rows("kept", inner, at, self.row, w.add(unit, i * units))
+            w.write(value, place, inner, mask)
+        w.write(h, self._rows("out", held, at, units, unit), held, mask)
+        w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
+        passed = h * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
+        place = self._rows("onward", held, w.add(at, rows), units, unit)
+        w.write(passed, place, held, w.where(goes_on, mask))
 
 
 class _Backward(_Steps):
@@ -212,10 +209,9 @@ class _Backward(_Steps):
 
     def write(self) -> None:
         """Write the function; it goes from step end - 1, which ends at row `start`, to `first`."""
-        across = self.blocks * self.w.lanes
-        if self.own:
-            self.product = product(self.module, "back", self.inner, self.row, across)
         w, at = self.w, self.at
+        if self.own:
+            self.product = product(self.module, "back", self.inner, self.row, self.across)
         first, last = self._team()
 
         def step(k: Any, end: Any) -> list[Any]:
@@ -223,11 +219,12 @@ class _Backward(_Steps):
             rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
             start = w.builder.sub(end, rows)
             before = self._before(t, start)
-            w.loop(
-                first,
-                last,
-                lambda b: self._block(w.times(b, w.lanes), rows, following, start, before),
-            )
+
+            def row(r: Any) -> None:
+                goes_on = w.less(r, following)
+                w.loop(first, last, lambda k: self._vector(k, r, goes_on, start, before))
+
+            w.loop(0, rows, row)
             if self.own:
                 self._meet()
                 w.loop(first, last, lambda b: self._product(b, rows, start))
@@ -243,38 +240,35 @@ class _Backward(_Steps):
         out = w.add(self.at["g_onward"], w.times(block, BYTES))
         w.builder.call(self.product, [g_v, weight, out, rows])
 
-    def _block(self, unit: Any, rows: Any, following: Any, start: Any, before: Any) -> None:
+    def _vector(self, block: Any, r: Any, goes_on: Any, start: Any, before: Any) -> None:
+        """Write the tree's gradient for one vector of units of row `r` of a step."""
         w, units, held, inner = self.w, self.units, self.held, self.inner
-        across = self.blocks * w.lanes if self.own else units
+        unit = w.times(block, w.lanes)
         mask = w.below(w.builder.sub(WORD(units), unit))
-        leaves = range(self.cell.base)
-
-        def row(r: Any) -> None:
-            at = w.add(start, r)
-            goes_on = w.where(w.less(r, following), mask)
-            kept: list[Lanes] = []
-            z: dict[int, Lanes] = {}
-            for i in leaves:
-                place = w.add(unit, i * units)
-                kept.append(w.read(self._rows("kept", inner, at, self.row, place), inner, mask))
-                if not joined(self.cell, i):
-                    z[i] = w.read(self._rows("z", held, at, self.row, place), held, mask)
-            c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
-            c = w.read(w.add(before, c_place), inner, mask)
-            onward = w.read(self._rows("g_onward", held, r, across, unit), held, goes_on)
-            passed = onward * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
-            g_h = w.read(self._rows("g_out", held, at, units, unit), held, mask) + passed
-            g_c = w.read(self._rows("g_c", inner, r, units, unit), inner, goes_on)
-            last = w.add(w.builder.mul(at, self.at["g_last_row"]), unit)
-            g_c = g_c + w.read(self._in("g_last", inner, last), inner, mask)
-            found, g_before = self.tree.backward(kept, z, c, g_h, g_c)
-            for i, pair in enumerate(found):
-                place = w.add(unit, i * units)
-                for name, value in zip(("g_z", "g_v"), pair, strict=True):
-                    w.write(value, self._rows(name, held, at, self.row, place), held, mask)
-            w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
-
-        w.loop(0, rows, row)
+        going = w.where(goes_on, mask)
+        at = w.add(start, r)
+        kept: list[Lanes] = []
+        z: dict[int, Lanes] = {}
+        for i in range(self.cell.base):
+            place = w.add(unit, i * units)
+            kept.append(w.read(self._rows("kept", inner, at, self.row, place), inner, mask))
+            if not joined(self.cell, i):
+                z[i] = w.read(self._rows("z", held, at, self.row, place), held, mask)
+        c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
+        c = w.read(w.add(before, c_place), inner, mask)
+        across = self.across if self.own else units
+        onward = w.read(self._rows("g_onward", held, r, across, unit), held, going)
+        passed = onward * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
+        g_h = w.read(self._rows("g_out", held, at, units, unit), held, mask) + passed
+        g_c = w.read(self._rows("g_c", inner, r, units, unit), inner, going)
+        last = w.add(w.builder.mul(at, self.at["g_last_row"]), unit)
+        g_c = g_c + w.read(self._in("g_last", inner, last), inner, mask)
+        found, g_before = self.tree.backward(kept, z, c, g_h, g_c)
+        for i, pair in enumerate(found):
+            place = w.add(unit, i * units)
+            for name, value in zip(("g_z", "g_v"), pair, strict=True):
+                w.write(value, self._rows(name, held, at, self.row, place), held, mask)
+        w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
 
 
 def product(module: Any, name: str, kind: Any, length: int, across: int) -> Any:

@@ -156,7 +156,9 @@ class _Layer(torch.autograd.Function):
                 run(given=made.data_ptr(), first=t, end=t + 1, start=start)
                 start += rows
         else:
-            packed, scratch = ahead(weight, cell.base), _scratch(cell, batch_sizes[0])
+            packed = ahead(weight, cell.base)  # [vectors, B, H, units of a vector]
+            across = packed.shape[0] * packed.shape[3]
+            scratch = torch.empty(batch_sizes[0], cell.base, across, **like)
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
@@ -250,11 +252,6 @@ def back(weight: Tensor) -> Tensor:
     blocks = -(-weight.shape[1] // lanes)
     laid = torch.nn.functional.pad(weight, (0, blocks * lanes - weight.shape[1]))
     return laid.view(len(weight), blocks, lanes).transpose(0, 1).contiguous()
-
-
-def _scratch(cell: Cell, rows: int, lanes: int = 16) -> Tensor:
-    """Return room for the products of a vector of units, for each thread."""
-    return torch.empty(torch.get_num_threads(), cell.base, rows, lanes)
 
 
 def _multiplier(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
