@@ -37,9 +37,13 @@ class Code:
         module.triple = binding.get_default_triple()
         for writer in (_Forward, _Backward):
             writer(module, cell, units, kind).write()
+        lay_ahead(module, cell.base, units, DOUBLE if kind == "float64" else FLOAT)
+        lay_back(module, cell.base * units, units, DOUBLE if kind == "float64" else FLOAT)
         self._native = Native(module)
         self.forward = self._native.function(_Forward.name)
         self.backward = self._native.function(_Backward.name)
+        self.lay_ahead = self._native.function("lay_ahead")
+        self.lay_back = self._native.function("lay_back")
 
 
 @functools.lru_cache(maxsize=32)
@@ -320,3 +324,54 @@ def product(module: Any, name: str, kind: Any, length: int, across: int) -> Any:
             w.builder.ret_void()
     w.builder.ret_void()
     return function
+
+
+def lay_ahead(module: Any, base: int, units: int, kind: Any) -> None:
+    """Write a function of U [B * H, H] and room for [vectors of units, B, H, units of a vector]."""
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), "lay_ahead"), kind)
+    weight, laid = (w.number(w.function.args[0], k) for k in range(2))
+    one, (whole, left) = size_of(kind), divmod(units, w.lanes)
+
+    def place(address: Any) -> Any:
+        return w.builder.inttoptr(address, kind.as_pointer())
+
+    def vector(block: Any, leaf: Any, lanes: int) -> None:
+        unit = w.add(w.times(leaf, units), w.times(block, w.lanes))
+        source = w.add(weight, w.times(unit, units * one))
+        target = w.add(w.times(block, base * units), w.times(leaf, units))
+        target = w.add(laid, w.times(target, BYTES))
+
+        def column(k: Any) -> None:
+            taken, given = w.add(source, w.times(k, one)), w.add(target, w.times(k, BYTES))
+            if lanes < w.lanes:
+                w.write(w.constant(0.0), given, kind)
+            for lane in range(lanes):
+                x = w.builder.load(place(w.add(taken, lane * units * one)))
+                w.builder.store(x, place(w.add(given, lane * one)))
+
+        w.loop(0, units, column)
+
+    def leaf(i: Any) -> None:
+        w.loop(0, whole, lambda block: vector(block, i, w.lanes))
+        if left:
+            vector(w.word(whole), i, left)
+
+    w.loop(0, base, leaf)
+    w.builder.ret_void()
+
+
+def lay_back(module: Any, rows: int, units: int, kind: Any) -> None:
+    """Write a function of U [B * H, H] and room for [vectors of units, B * H, units of one]."""
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), "lay_back"), kind)
+    weight, laid = (w.number(w.function.args[0], k) for k in range(2))
+
+    def row(k: Any) -> None:
+        for block in range(-(-units // w.lanes)):
+            left = units - block * w.lanes
+            mask = w.below(w.word(left)) if left < w.lanes else None
+            place = w.add(w.times(k, units), block * w.lanes)
+            found = w.read(w.add(weight, w.times(place, size_of(kind))), kind, mask)
+            w.write(found, w.add(laid, w.times(w.add(k, block * rows), BYTES)), kind)
+
+    w.loop(0, rows, row)
+    w.builder.ret_void()

@@ -44,7 +44,12 @@ class Lanes:
         return self._made("fmul", other)
 
     def __truediv__(self, other: Lanes) -> Lanes:
-        return self._made("fdiv", other)
+        """Return the quotient of finite numbers, by the processor's estimate of 1 / other, mended.
+
+        NaN stays NaN.
+        """
+        made = self.builder.fdiv(self.value, other.value, flags=(*_FUSED, "arcp", "ninf"))
+        return Lanes(self.builder, made, self.lanes)
 
     def above(self, low: Lanes, yes: Lanes, no: Lanes) -> Lanes:
         """Return `no` where this is `low` or less, `yes` elsewhere and where this is NaN."""

@@ -156,9 +156,8 @@ class _Layer(torch.autograd.Function):
                 run(given=made.data_ptr(), first=t, end=t + 1, start=start)
                 start += rows
         else:
-            packed = ahead(weight, cell.base)  # [vectors, B, H, units of a vector]
-            across = packed.shape[0] * packed.shape[3]
-            scratch = torch.empty(batch_sizes[0], cell.base, across, **like)
+            packed = _laid(code.lay_ahead, weight, units)
+            scratch = torch.empty(batch_sizes[0], packed.shape[1] // units * len(packed), **like)
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
@@ -196,8 +195,8 @@ class _Layer(torch.autograd.Function):
                 g_onward = multiply(g_v[end - rows : end])
                 end -= rows
         else:
-            packed = back(weight)
-            g_onward = torch.empty(batch[0], packed.shape[0] * packed.shape[2], **like)
+            packed = _laid(ctx.code.lay_back, weight, units)
+            g_onward = torch.empty(batch[0], packed.shape[1] // len(weight) * len(packed), **like)
             run(
                 weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
                 first=0, end=len(batch), start=len(z),
@@ -236,22 +235,15 @@ class _Runner:
             call(self._function, (0, 0, 0, *taken))
 
 
-def ahead(weight: Tensor, base: int) -> Tensor:
-    """Lay U [B * H, H] out for the way ahead: [vectors of units, B, H, units of a vector]."""
+def _laid(function: int, weight: Tensor, units: int) -> Tensor:
+    """Lay U [B * H, H] out by a function of `cell_code.Code`, [vectors of H, B * H * vector]."""
+    from netwright.children.native import call
+
     lanes = 64 // weight.element_size()
-    units = weight.shape[1]
     blocks = -(-units // lanes)
-    laid = weight.view(base, units, units)
-    laid = torch.nn.functional.pad(laid, (0, 0, 0, blocks * lanes - units))
-    return laid.view(base, blocks, lanes, units).permute(1, 0, 3, 2).contiguous()
-
-
-def back(weight: Tensor) -> Tensor:
-    """Lay U [B * H, H] out for the way back: [vectors of units, B * H, units of a vector]."""
-    lanes = 64 // weight.element_size()
-    blocks = -(-weight.shape[1] // lanes)
-    laid = torch.nn.functional.pad(weight, (0, blocks * lanes - weight.shape[1]))
-    return laid.view(len(weight), blocks, lanes).transpose(0, 1).contiguous()
+    laid = weight.new_empty(blocks, len(weight) * lanes)
+    call(function, (weight.data_ptr(), laid.data_ptr()))
+    return laid
 
 
 def _multiplier(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
