@@ -20,41 +20,55 @@ from netwright.spaces.recurrent import Cell
 
 TEAM = ("number", "threads", "meet")  # what `OpenMP.run` puts first; 0 for none
 FORWARD = ("z", "weight", "given", "bias", "mask", "onward", "c_0", "c", "out", "kept")
-FORWARD += ("sizes", "scratch", "first", "end", "start")
+FORWARD += ("sizes", "scratch", "first", "end", "start", "x", "weight_in", "scratch_in")
 BACKWARD = ("z", "weight", "g_onward", "kept", "mask", "c_0", "c", "g_out", "g_last", "g_last_row")
 BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
+BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
 
 
 class Code:
     """A cell of one width, compiled: functions for `native.call` and `OpenMP.run`.
 
     kind: "float32" or "float64"; or "bfloat16", whose products with h_(t-1) the caller makes, so
-    that it takes one step a call.
+    that it takes one step a call. inputs: units of x where its products are made step by step too,
+    and the gradients of the weights with them; 0 where z is given and g_z and g_v are wanted.
     """
 
-    def __init__(self, cell: Cell, units: int, kind: str) -> None:
+    def __init__(self, cell: Cell, units: int, kind: str, inputs: int = 0) -> None:
         module = ir.Module()
         module.triple = binding.get_default_triple()
         for writer in (_Forward, _Backward):
-            writer(module, cell, units, kind).write()
-        lay_ahead(module, cell.base, units, DOUBLE if kind == "float64" else FLOAT)
-        lay_back(module, cell.base * units, units, DOUBLE if kind == "float64" else FLOAT)
+            writer(module, cell, units, kind, inputs).write()
+        inner, rows = DOUBLE if kind == "float64" else FLOAT, cell.base * units
+        names = ["forward", "backward"]
+        for length, name in ((units, "weight"), (inputs, "weight_in")):
+            if length:
+                lay_ahead(module, f"{name}_ahead", cell.base, units, length, inner)
+                lay_back(module, f"{name}_back", rows, length, inner)
+                names += [f"{name}_ahead", f"{name}_back"]
         self._native = Native(module)
-        self.forward = self._native.function(_Forward.name)
-        self.backward = self._native.function(_Backward.name)
-        self.lay_ahead = self._native.function("lay_ahead")
-        self.lay_back = self._native.function("lay_back")
+        self.functions = {name: self._native.function(name) for name in names}
+        self.units, self.across = units, vectors(units, kind)
+        self.across_in = vectors(inputs, kind)
+        self.kept = kept_leaves(cell, inputs) * units
+
+
+def vectors(units: int, kind: str) -> int:
+    """Return the units of as many whole vectors as hold these."""
+    lanes = BYTES // (8 if kind == "float64" else 4)
+    return -(-units // lanes) * lanes
+
+
+def kept_leaves(cell: Cell, inputs: int) -> int:
+    """Return how many numbers of the leaves of a unit are kept, see `Tree.forward`."""
+    given = sum(not joined(cell, i) for i in range(cell.base))
+    return cell.base + (given if inputs else 0)
 
 
 @functools.lru_cache(maxsize=32)
-def code_of(cell: Cell, units: int, kind: str) -> Code:
+def code_of(cell: Cell, units: int, kind: str, inputs: int = 0) -> Code:
     """Return the code, compiled at its first use."""
-    return Code(cell, units, kind)
-
-
-def lanes_of(kind: str) -> int:
-    """Return the units that a vector has."""
-    return BYTES // (8 if kind == "float64" else 4)
+    return Code(cell, units, kind, inputs)
 
 
 class _Steps:
@@ -63,9 +77,11 @@ class _Steps:
     name: str
     takes: tuple[str, ...]
 
-    def __init__(self, module: Any, cell: Cell, units: int, kind: str) -> None:
-        self.cell, self.units, self.module = cell, units, module
+    def __init__(self, module: Any, cell: Cell, units: int, kind: str, inputs: int) -> None:
+        self.cell, self.units, self.module, self.inputs = cell, units, module, inputs
         self.row = cell.base * units
+        self.kept_row = kept_leaves(cell, inputs) * units
+        self.apart = [i for i in range(cell.base) if not joined(cell, i)]
         held = {"float32": FLOAT, "float64": DOUBLE, "bfloat16": HALF}[kind]
         self.held, self.inner = held, DOUBLE if held == DOUBLE else FLOAT
         self.own = held != HALF
@@ -99,9 +115,16 @@ class _Steps:
             found.append(phi)
         number, count = found
         self.met = w.builder.icmp_signed(">", count, WORD(1))
-        return tuple(
-            w.builder.sdiv(w.times(n, self.blocks), count) for n in (number, w.add(number, 1))
+        self.at["thread"], self.at["count"] = number, count
+        return self._share(self.blocks)
+
+    def _share(self, parts: int) -> tuple[Any, Any]:
+        """Return this thread's range of so many parts."""
+        w, number = self.w, self.at["thread"]
+        first, last = (
+            w.builder.sdiv(w.times(n, parts), self.at["count"]) for n in (number, w.add(number, 1))
         )
+        return first, last
 
     def _meet(self) -> None:
         """Wait for the other threads."""
@@ -141,6 +164,10 @@ class _Forward(_Steps):
             self.product = product(
                 self.module, "ahead", self.inner, self.units, self.cell.base * self.across
             )
+        if self.inputs:
+            self.product_in = product(
+                self.module, "ahead_in", self.inner, self.inputs, self.cell.base * self.across
+            )
         first, last = self._team()
 
         def step(t: Any, start: Any) -> list[Any]:
@@ -172,6 +199,12 @@ class _Forward(_Steps):
             place = w.add(w.times(i, self.across), w.times(block, w.lanes))
             out = self._in("scratch", self.inner, place)
             w.builder.call(self.product, [onward, weight, out, rows])
+            if self.inputs:
+                weight = w.add(w.times(block, self.cell.base), i)
+                weight = w.add(self.at["weight_in"], w.times(weight, self.inputs * BYTES))
+                out = self._in("scratch_in", self.inner, place)
+                x = self._rows("x", self.held, start, self.inputs, 0)
+                w.builder.call(self.product_in, [x, weight, out, rows])
 
         w.loop(0, self.cell.base, leaf)
 
@@ -186,20 +219,22 @@ class _Forward(_Steps):
         z, v = [], []
         for i in range(self.cell.base):
             place = w.add(unit, i * units)
-            z.append(w.read(self._rows("z", held, at, self.row, place), held, mask))
+            of, tile = w.add(unit, i * self.across), self.cell.base * self.across
+            if self.inputs:
+                z.append(w.read(self._rows("scratch_in", inner, r, tile, of), inner))
+            else:
+                z.append(w.read(self._rows("z", held, at, self.row, place), held, mask))
             if self.own:
-                of = w.add(unit, i * self.across)
-                made = w.read(
-                    self._rows("scratch", inner, r, self.cell.base * self.across, of), inner
-                )
+                made = w.read(self._rows("scratch", inner, r, tile, of), inner)
             else:
                 made = w.read(self._rows("given", held, r, self.row, place), held, mask)
             v.append(made + w.read(self._in("bias", inner, place), inner, mask))
         c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
         c = w.read(w.add(before, c_place), inner, mask)
         h, c_next, kept = self.tree.forward(z, v, c)
+        kept += [z[i] for i in self.apart] if self.inputs else []
         for i, value in enumerate(kept):
-            place = self._rows("kept", inner, at, self.row, w.add(unit, i * units))
+            place = self._rows("kept", inner, at, self.kept_row, w.add(unit, i * units))
             w.write(value, place, inner, mask)
         w.write(h, self._rows("out", held, at, units, unit), held, mask)
         w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
@@ -216,6 +251,14 @@ class _Backward(_Steps):
         w, at = self.w, self.at
         if self.own:
             self.product = product(self.module, "back", self.inner, self.row, self.across)
+        if self.inputs:
+            lanes = w.lanes
+            self.blocks_in = -(-self.inputs // lanes)
+            self.product_in = product(
+                self.module, "back_in", self.inner, self.row, self.blocks_in * lanes
+            )
+            self.sums = sums(self.module, "sums", self.inner, self.row, self.units)
+            self.sums_in = sums(self.module, "sums_in", self.inner, self.row, self.inputs)
         first, last = self._team()
 
         def step(k: Any, end: Any) -> list[Any]:
@@ -232,13 +275,39 @@ class _Backward(_Steps):
             if self.own:
                 self._meet()
                 w.loop(first, last, lambda b: self._product(b, rows, start))
+            if self.inputs:
+                self._inputs(rows, start)
+                self._meet()  # g_z and g_v are written over then
             return [start]
 
         w.loop(at["first"], at["end"], step, [at["start"]])
         w.builder.ret_void()
 
+    def _inputs(self, rows: Any, start: Any) -> None:
+        """Make a step's gradients of x and add to those of the weights."""
+        w, inner = self.w, self.inner
+        x = self._rows("x", inner, start, self.inputs, 0)
+        onward = self._rows("onward", inner, start, self.units, 0)
+        first, last = self._share(self.blocks_in)
+        wanted = w.builder.icmp_signed("!=", self.at["wants_x"], WORD(0))
+        last = w.builder.select(wanted, last, first)
+
+        def block(k: Any) -> None:
+            weight = w.add(self.at["weight_in"], w.times(k, self.row * BYTES))
+            out = self._rows("g_x", inner, start, self.blocks_in * w.lanes, w.times(k, w.lanes))
+            w.builder.call(self.product_in, [self.at["g_z"], weight, out, rows])
+
+        w.loop(first, last, block)
+        first, last = self._share(self.row)
+        for function, g, of, to in (
+            (self.sums_in, "g_z", x, "g_weight_in"),
+            (self.sums, "g_v", onward, "g_weight"),
+        ):
+            w.builder.call(function, [self.at[g], of, self.at[to], rows, first, last])
+
     def _product(self, block: Any, rows: Any, start: Any) -> None:
         w = self.w
+        start = w.word(0) if self.inputs else start
         g_v = self._rows("g_v", self.held, start, self.row, 0)
         weight = w.add(self.at["weight"], w.times(block, self.row * BYTES))
         out = w.add(self.at["g_onward"], w.times(block, BYTES))
@@ -255,8 +324,13 @@ class _Backward(_Steps):
         z: dict[int, Lanes] = {}
         for i in range(self.cell.base):
             place = w.add(unit, i * units)
-            kept.append(w.read(self._rows("kept", inner, at, self.row, place), inner, mask))
-            if not joined(self.cell, i):
+            kept.append(w.read(self._rows("kept", inner, at, self.kept_row, place), inner, mask))
+        for k, i in enumerate(self.apart):
+            if self.inputs:
+                place = w.add(unit, (self.cell.base + k) * units)
+                z[i] = w.read(self._rows("kept", inner, at, self.kept_row, place), inner, mask)
+            else:
+                place = w.add(unit, i * units)
                 z[i] = w.read(self._rows("z", held, at, self.row, place), held, mask)
         c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
         c = w.read(w.add(before, c_place), inner, mask)
@@ -271,7 +345,8 @@ class _Backward(_Steps):
         for i, pair in enumerate(found):
             place = w.add(unit, i * units)
             for name, value in zip(("g_z", "g_v"), pair, strict=True):
-                w.write(value, self._rows(name, held, at, self.row, place), held, mask)
+                of = r if self.inputs else at
+                w.write(value, self._rows(name, held, of, self.row, place), held, mask)
         w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
 
 
@@ -326,9 +401,64 @@ def product(module: Any, name: str, kind: Any, length: int, across: int) -> Any:
     return function
 
 
-def lay_ahead(module: Any, base: int, units: int, kind: Any) -> None:
-    """Write a function of U [B * H, H] and room for [vectors of units, B, H, units of a vector]."""
-    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), "lay_ahead"), kind)
+def sums(module: Any, name: str, kind: Any, rows: int, length: int) -> Any:
+    """Write a function (g, x, out, steps, first, last): out += g.t() @ x, for some rows of out.
+
+    g: [steps, rows], x: [steps, length], dense. out: [rows, length], each row of whole vectors.
+    """
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), name)
+    function.linkage = "internal"
+    w = Writer(function, kind)
+    g, x, out, steps, first, last = function.args
+    one, vectors = size_of(kind), -(-length // w.lanes)
+    many = bool(binding.get_host_cpu_features().get("avx512f"))
+    wide = min(vectors, 6 if many else 3)
+    tall = (24 if many else 6) // wide
+
+    def tile(row: Any, left: int, high: int) -> None:
+        """Write the sums of `high` rows and the vectors from `left` on."""
+        some = range(left, min(vectors, left + wide))
+        places = [
+            w.add(out, w.times(w.add(w.times(w.add(row, i), vectors), k), BYTES))
+            for i in range(high)
+            for k in some
+        ]
+
+        def term(_: Any, a: Any, b: Any, *totals: Any) -> list[Any]:
+            columns = []
+            for k in some:
+                filled = min(w.lanes, length - k * w.lanes)
+                mask = w.below(w.word(filled)) if filled < w.lanes else None
+                columns.append(w.read(w.add(b, k * BYTES), kind, mask))
+            found = []
+            for i in range(high):
+                place = w.builder.inttoptr(w.add(a, i * one), kind.as_pointer())
+                factor = w.lanes_of(w.spread(w.builder.load(place)))
+                for k, column in enumerate(columns):
+                    total = w.lanes_of(totals[i * len(columns) + k])
+                    found.append((total + factor * column).value)
+            return [w.add(a, rows * one), w.add(b, length * one), *found]
+
+        held = [w.read(place, kind).value for place in places]
+        start = w.add(g, w.times(row, one))
+        _, _, *totals = w.loop(0, steps, term, [start, x, *held])
+        for place, total in zip(places, totals, strict=True):
+            w.write(w.lanes_of(total), place, kind)
+
+    def all_of(row: Any, high: int) -> None:
+        for left in range(0, vectors, wide):
+            tile(row, left, high)
+
+    whole = w.builder.sdiv(w.builder.sub(last, first), WORD(tall))
+    w.loop(0, whole, lambda k: all_of(w.add(first, w.times(k, tall)), tall))
+    w.loop(w.add(first, w.times(whole, tall)), last, lambda k: all_of(k, 1))
+    w.builder.ret_void()
+    return function
+
+
+def lay_ahead(module: Any, name: str, base: int, units: int, length: int, kind: Any) -> None:
+    """Write a function of [B * H, length] and room for [vectors of H, B, length, vector]."""
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
     weight, laid = (w.number(w.function.args[0], k) for k in range(2))
     one, (whole, left) = size_of(kind), divmod(units, w.lanes)
 
@@ -337,8 +467,8 @@ def lay_ahead(module: Any, base: int, units: int, kind: Any) -> None:
 
     def vector(block: Any, leaf: Any, lanes: int) -> None:
         unit = w.add(w.times(leaf, units), w.times(block, w.lanes))
-        source = w.add(weight, w.times(unit, units * one))
-        target = w.add(w.times(block, base * units), w.times(leaf, units))
+        source = w.add(weight, w.times(unit, length * one))
+        target = w.add(w.times(block, base * length), w.times(leaf, length))
         target = w.add(laid, w.times(target, BYTES))
 
         def column(k: Any) -> None:
@@ -346,10 +476,10 @@ def lay_ahead(module: Any, base: int, units: int, kind: Any) -> None:
             if lanes < w.lanes:
                 w.write(w.constant(0.0), given, kind)
             for lane in range(lanes):
-                x = w.builder.load(place(w.add(taken, lane * units * one)))
+                x = w.builder.load(place(w.add(taken, lane * length * one)))
                 w.builder.store(x, place(w.add(given, lane * one)))
 
-        w.loop(0, units, column)
+        w.loop(0, length, column)
 
     def leaf(i: Any) -> None:
         w.loop(0, whole, lambda block: vector(block, i, w.lanes))
@@ -360,9 +490,9 @@ def lay_ahead(module: Any, base: int, units: int, kind: Any) -> None:
     w.builder.ret_void()
 
 
-def lay_back(module: Any, rows: int, units: int, kind: Any) -> None:
-    """Write a function of U [B * H, H] and room for [vectors of units, B * H, units of one]."""
-    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), "lay_back"), kind)
+def lay_back(module: Any, name: str, rows: int, units: int, kind: Any) -> None:
+    """Write a function of [rows, units] and room for [vectors of units, rows, vector]."""
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
     weight, laid = (w.number(w.function.args[0], k) for k in range(2))
 
     def row(k: Any) -> None:

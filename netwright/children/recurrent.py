@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from netwright.children.small import small_layer, suits
 from netwright.children.steps import run_layer
 from netwright.errors import ArchitectureError, ConfigError
 from netwright.spaces import load_architecture, shipped
@@ -199,13 +200,13 @@ class Recurrent(nn.Module):
     def _layer(self, x: Tensor, suffix: str, h: Tensor, c: Tensor, sizes: tuple[int, ...]) -> State:
         bias_ih = getattr(self, f"bias_ih{suffix}") if self.bias else None
         bias_hh = getattr(self, f"bias_hh{suffix}") if self.bias else None
-        z = F.linear(x, getattr(self, f"weight_ih{suffix}"), bias_ih)
+        w, u = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
         mask = None
         if self.training and self.recurrent_dropout:
             mask = F.dropout(torch.ones_like(h), self.recurrent_dropout)
-        return run_layer(
-            self.cell, z, getattr(self, f"weight_hh{suffix}"), bias_hh, h, c, sizes, mask
-        )
+        if not self.bias and suits(x, w, u, sizes):
+            return small_layer(self.cell, x, w, u, h, c, sizes, mask)
+        return run_layer(self.cell, F.linear(x, w, bias_ih), u, bias_hh, h, c, sizes, mask)
 
 
 def _last(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:

@@ -137,9 +137,9 @@ class _Layer(torch.autograd.Function):
         weight = u.to(held).contiguous()
         like = {"dtype": kind}
         first = c0.to(kind).contiguous()
-        added = torch.zeros(len(u), **like) if bias is None else bias.to(kind).contiguous()
-        masks = torch.ones_like(first) if mask is None else mask.to(kind).contiguous()
-        sizes = torch.tensor((*batch_sizes, 0))
+        added = constant(0.0, 1, len(u), kind) if bias is None else bias.to(kind).contiguous()
+        masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
+        sizes = numbers_of((*batch_sizes, 0))
         onward, out = (torch.empty(len(z), units, dtype=held) for _ in range(2))
         kept, c = torch.empty(z.shape, **like), torch.empty(len(z), units, **like)
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
@@ -148,7 +148,7 @@ class _Layer(torch.autograd.Function):
             "z": z, "bias": added, "mask": masks, "onward": onward, "c_0": first, "c": c,
             "out": out, "kept": kept, "sizes": sizes,
         }  # fmt: skip
-        run = _Runner(code.forward, FORWARD, arrays)
+        run = Runner(code, "forward", FORWARD, arrays)
         if narrow:
             multiply, start = _multiplier(weight, batch_sizes[0]), 0
             for t, rows in enumerate(batch_sizes):
@@ -156,8 +156,8 @@ class _Layer(torch.autograd.Function):
                 run(given=made.data_ptr(), first=t, end=t + 1, start=start)
                 start += rows
         else:
-            packed = _laid(code.lay_ahead, weight, units)
-            scratch = torch.empty(batch_sizes[0], packed.shape[1] // units * len(packed), **like)
+            packed = laid(code, "weight_ahead", weight, code.across)
+            scratch = torch.empty(batch_sizes[0], cell.base * code.across, **like)
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
@@ -177,7 +177,7 @@ class _Layer(torch.autograd.Function):
         kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes
         like = {"dtype": kind}
         g_out = torch.zeros_like(onward) if grads[0] is None else grads[0].to(held).contiguous()
-        g_last = torch.zeros(1, units, **like)
+        g_last = constant(0.0, 1, units, kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
         g_z, g_v, g_c = torch.empty_like(z), torch.empty_like(z), torch.empty_like(first)
@@ -186,7 +186,7 @@ class _Layer(torch.autograd.Function):
             "g_last": g_last, "g_c": g_c, "g_z": g_z, "g_v": g_v, "sizes": sizes,
         }  # fmt: skip
         row = 0 if grads[1] is None else units
-        run = _Runner(ctx.code.backward, BACKWARD, arrays, g_last_row=row)
+        run = Runner(ctx.code, "backward", BACKWARD, arrays, g_last_row=row)
         if ctx.narrow:
             multiply, end = _multiplier(weight.t(), batch[0]), len(z)
             g_onward = onward
@@ -195,8 +195,8 @@ class _Layer(torch.autograd.Function):
                 g_onward = multiply(g_v[end - rows : end])
                 end -= rows
         else:
-            packed = _laid(ctx.code.lay_back, weight, units)
-            g_onward = torch.empty(batch[0], packed.shape[1] // len(weight) * len(packed), **like)
+            packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
+            g_onward = torch.empty(batch[0], ctx.code.across, **like)
             run(
                 weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
                 first=0, end=len(batch), start=len(z),
@@ -212,14 +212,14 @@ class _Layer(torch.autograd.Function):
         )  # fmt: skip
 
 
-class _Runner:
-    """Calls a function of `cell_code` on arrays, in torch's threads."""
+class Runner:
+    """Calls a function of `cell_code.Code` on arrays, in torch's threads."""
 
     def __init__(
-        self, function: int, names: Sequence[str], arrays: dict[str, Tensor], **numbers: int
+        self, code: Any, name: str, takes: Sequence[str], arrays: dict[str, Tensor], **numbers: int
     ) -> None:
-        self._function, self._names = function, names
-        self._arrays = arrays  # kept while their addresses are
+        self._function, self._takes = code.functions[name], takes
+        self._kept = code, arrays  # while their addresses are
         self._numbers = {name: array.data_ptr() for name, array in arrays.items()} | numbers
 
     def __call__(self, **numbers: int) -> None:
@@ -227,7 +227,7 @@ class _Runner:
         from netwright.children.native import call
 
         found = self._numbers | numbers
-        taken = tuple(found.get(name, 0) for name in self._names)
+        taken = tuple([found.get(name, 0) for name in self._takes])
         threads, team = torch.get_num_threads(), openmp()
         if threads > 1 and team is not None:
             team.run(self._function, taken, threads)
@@ -235,15 +235,26 @@ class _Runner:
             call(self._function, (0, 0, 0, *taken))
 
 
-def _laid(function: int, weight: Tensor, units: int) -> Tensor:
-    """Lay U [B * H, H] out by a function of `cell_code.Code`, [vectors of H, B * H * vector]."""
+@functools.lru_cache(maxsize=64)
+def constant(value: float, rows: int, units: int, kind: torch.dtype) -> Tensor:
+    """Return [rows, units] of one number, which is not to be written to."""
+    return torch.full((rows, units), value, dtype=kind)
+
+
+@functools.lru_cache(maxsize=256)
+def numbers_of(numbers: tuple[int, ...]) -> Tensor:
+    """Return int64 numbers, which are not to be written to."""
+    return torch.tensor(numbers)
+
+
+def laid(code: Any, name: str, weight: Tensor, across: int) -> Tensor:
+    """Return weights as a function of `cell_code.Code` lays them out, for so many units."""
     from netwright.children.native import call
 
-    lanes = 64 // weight.element_size()
-    blocks = -(-units // lanes)
-    laid = weight.new_empty(blocks, len(weight) * lanes)
-    call(function, (weight.data_ptr(), laid.data_ptr()))
-    return laid
+    rows = len(weight) if name.endswith("back") else len(weight) // code.units * weight.shape[1]
+    found = weight.new_empty(rows * across)
+    call(code.functions[name], (weight.data_ptr(), found.data_ptr()))
+    return found
 
 
 def _multiplier(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
