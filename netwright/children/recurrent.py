@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from netwright.children.aligned import linear
 from netwright.children.small import small_layer, suits
 from netwright.children.steps import run_layer
 from netwright.errors import ArchitectureError, ConfigError
@@ -206,7 +207,7 @@ class Recurrent(nn.Module):
             mask = F.dropout(torch.ones_like(h), self.recurrent_dropout)
         if not self.bias and suits(x, w, u, sizes):
             return small_layer(self.cell, x, w, u, h, c, sizes, mask)
-        return run_layer(self.cell, F.linear(x, w, bias_ih), u, bias_hh, h, c, sizes, mask)
+        return run_layer(self.cell, linear(x, w, bias_ih), u, bias_hh, h, c, sizes, mask)
 
 
 def _last(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:

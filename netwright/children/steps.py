@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netwright.children.aligned import aligned, cut
 from netwright.children.openmp import openmp
 from netwright.spaces.recurrent import Cell
 
@@ -203,11 +204,13 @@ class _Layer(torch.autograd.Function):
             )  # fmt: skip
         g_h0 = g_onward[:, :units].to(kind)
         g_h0 = g_h0 * masks if ctx.masked else g_h0
-        g_u = g_v.t() @ onward if ctx.needs_input_grad[2] else None
+        g_u = None
+        if ctx.needs_input_grad[2]:
+            g_u = cut(g_v.t() @ aligned(onward, held), units, ctx.kinds[1])
         g_bias = g_v.sum(0, dtype=kind) if ctx.biased else None
         of_z, of_u, of_h, of_c = ctx.kinds
         return (
-            None, g_z.to(of_z), None if g_u is None else g_u.to(of_u),
+            None, g_z.to(of_z), g_u,
             None if g_bias is None else g_bias.to(of_u), g_h0.to(of_h), g_c.to(of_c), None, None,
         )  # fmt: skip
 
