@@ -26,6 +26,9 @@ BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
 BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
 
 
+GROUP = 4  # steps whose gradients of small weights are made in one go
+
+
 class Code:
     """A cell of one width, compiled: functions for `native.call` and `OpenMP.run`.
 
@@ -45,7 +48,8 @@ class Code:
             if length:
                 lay_ahead(module, f"{name}_ahead", cell.base, units, length, inner)
                 lay_back(module, f"{name}_back", rows, length, inner)
-                names += [f"{name}_ahead", f"{name}_back"]
+                cut_out(module, f"{name}_cut", length, inner)
+                names += [f"{name}_ahead", f"{name}_back", f"{name}_cut"]
         self._native = Native(module)
         self.functions = {name: self._native.function(name) for name in names}
         self.units, self.across = units, vectors(units, kind)
@@ -261,59 +265,77 @@ class _Backward(_Steps):
             self.sums_in = sums(self.module, "sums_in", self.inner, self.row, self.inputs)
         first, last = self._team()
 
-        def step(k: Any, end: Any) -> list[Any]:
+        room = w.times(w.number(at["sizes"]), GROUP if self.inputs else 0)
+
+        def step(k: Any, end: Any, above: Any) -> list[Any]:
             t = w.builder.sub(w.add(at["end"], at["first"], -1), k)
             rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
             start = w.builder.sub(end, rows)
+            g_start = w.builder.sub(above, rows) if self.inputs else start
             before = self._before(t, start)
 
             def row(r: Any) -> None:
-                goes_on = w.less(r, following)
-                w.loop(first, last, lambda k: self._vector(k, r, goes_on, start, before))
+                goes_on, g_row = w.less(r, following), w.add(g_start, r)
+                w.loop(first, last, lambda k: self._vector(k, r, g_row, goes_on, start, before))
 
             w.loop(0, rows, row)
             if self.own:
                 self._meet()
-                w.loop(first, last, lambda b: self._product(b, rows, start))
-            if self.inputs:
-                self._inputs(rows, start)
+                w.loop(first, last, lambda b: self._product(b, rows, g_start))
+            if not self.inputs:
+                return [start, above]
+            self._of_x(rows, start, g_start)
+            fresh = w.less(t, w.add(at["end"], -GROUP))  # negated
+            full = w.builder.or_(
+                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(GROUP)), WORD(0)),
+                w.builder.icmp_signed("==", t, at["first"]),
+            )
+            with w.builder.if_then(full):
+                self._of_weights(w.builder.sub(room, g_start), start, g_start, fresh)
                 self._meet()  # g_z and g_v are written over then
-            return [start]
+            return [start, w.builder.select(full, room, g_start)]
 
-        w.loop(at["first"], at["end"], step, [at["start"]])
+        w.loop(at["first"], at["end"], step, [at["start"], room])
         w.builder.ret_void()
 
-    def _inputs(self, rows: Any, start: Any) -> None:
-        """Make a step's gradients of x and add to those of the weights."""
+    def _of_x(self, rows: Any, start: Any, g_start: Any) -> None:
+        """Make a step's gradients of x."""
         w, inner = self.w, self.inner
-        x = self._rows("x", inner, start, self.inputs, 0)
-        onward = self._rows("onward", inner, start, self.units, 0)
         first, last = self._share(self.blocks_in)
         wanted = w.builder.icmp_signed("!=", self.at["wants_x"], WORD(0))
         last = w.builder.select(wanted, last, first)
+        g_z = self._rows("g_z", inner, g_start, self.row, 0)
 
         def block(k: Any) -> None:
             weight = w.add(self.at["weight_in"], w.times(k, self.row * BYTES))
             out = self._rows("g_x", inner, start, self.blocks_in * w.lanes, w.times(k, w.lanes))
-            w.builder.call(self.product_in, [self.at["g_z"], weight, out, rows])
+            w.builder.call(self.product_in, [g_z, weight, out, rows])
 
         w.loop(first, last, block)
+
+    def _of_weights(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
+        """Add the gradients of some steps' rows to those of the weights, or begin with them."""
+        w, inner = self.w, self.inner
         first, last = self._share(self.row)
-        for function, g, of, to in (
-            (self.sums_in, "g_z", x, "g_weight_in"),
-            (self.sums, "g_v", onward, "g_weight"),
+        for function, of, length, g, to in (
+            (self.sums_in, "x", self.inputs, "g_z", "g_weight_in"),
+            (self.sums, "onward", self.units, "g_v", "g_weight"),
         ):
-            w.builder.call(function, [self.at[g], of, self.at[to], rows, first, last])
+            taken = self._rows(of, inner, start, length, 0)
+            given = self._rows(g, inner, g_start, self.row, 0)
+            takes = [given, taken, self.at[to], rows, first, last, going_on]
+            w.builder.call(function, takes)
 
     def _product(self, block: Any, rows: Any, start: Any) -> None:
         w = self.w
-        start = w.word(0) if self.inputs else start
         g_v = self._rows("g_v", self.held, start, self.row, 0)
         weight = w.add(self.at["weight"], w.times(block, self.row * BYTES))
         out = w.add(self.at["g_onward"], w.times(block, BYTES))
         w.builder.call(self.product, [g_v, weight, out, rows])
 
-    def _vector(self, block: Any, r: Any, goes_on: Any, start: Any, before: Any) -> None:
+    def _vector(
+        self, block: Any, r: Any, g_row: Any, goes_on: Any, start: Any, before: Any
+    ) -> None:
         """Write the tree's gradient for one vector of units of row `r` of a step."""
         w, units, held, inner = self.w, self.units, self.held, self.inner
         unit = w.times(block, w.lanes)
@@ -345,8 +367,7 @@ class _Backward(_Steps):
         for i, pair in enumerate(found):
             place = w.add(unit, i * units)
             for name, value in zip(("g_z", "g_v"), pair, strict=True):
-                of = r if self.inputs else at
-                w.write(value, self._rows(name, held, of, self.row, place), held, mask)
+                w.write(value, self._rows(name, held, g_row, self.row, place), held, mask)
         w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
 
 
@@ -402,14 +423,17 @@ def product(module: Any, name: str, kind: Any, length: int, across: int) -> Any:
 
 
 def sums(module: Any, name: str, kind: Any, rows: int, length: int) -> Any:
-    """Write a function (g, x, out, steps, first, last): out += g.t() @ x, for some rows of out.
+    """Write a function (g, x, out, steps, first, last, more): out = g.t() @ x for some of its rows.
 
-    g: [steps, rows], x: [steps, length], dense. out: [rows, length], each row of whole vectors.
+    g: [steps, rows], x: [steps, length], dense. out: [rows, length], each row of whole vectors;
+    with `more` the sums are added to it.
     """
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), name)
+    takes = ir.FunctionType(ir.VoidType(), [WORD] * 6 + [ir.IntType(1)])
+    function = ir.Function(module, takes, name)
     function.linkage = "internal"
     w = Writer(function, kind)
-    g, x, out, steps, first, last = function.args
+    g, x, out, steps, first, last, more = function.args
+    added = w.where(more, w.below(w.word(w.lanes)))
     one, vectors = size_of(kind), -(-length // w.lanes)
     many = bool(binding.get_host_cpu_features().get("avx512f"))
     wide = min(vectors, 6 if many else 3)
@@ -439,7 +463,7 @@ def sums(module: Any, name: str, kind: Any, rows: int, length: int) -> Any:
                     found.append((total + factor * column).value)
             return [w.add(a, rows * one), w.add(b, length * one), *found]
 
-        held = [w.read(place, kind).value for place in places]
+        held = [w.read(place, kind, added).value for place in places]
         start = w.add(g, w.times(row, one))
         _, _, *totals = w.loop(0, steps, term, [start, x, *held])
         for place, total in zip(places, totals, strict=True):
@@ -502,6 +526,24 @@ def lay_back(module: Any, name: str, rows: int, units: int, kind: Any) -> None:
             place = w.add(w.times(k, units), block * w.lanes)
             found = w.read(w.add(weight, w.times(place, size_of(kind))), kind, mask)
             w.write(found, w.add(laid, w.times(w.add(k, block * rows), BYTES)), kind)
+
+    w.loop(0, rows, row)
+    w.builder.ret_void()
+
+
+def cut_out(module: Any, name: str, length: int, kind: Any) -> None:
+    """Write a function (from, to, rows): rows of whole vectors to dense ones [rows, length]."""
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
+    taken, given, rows = (w.number(w.function.args[0], k) for k in range(3))
+    vectors = -(-length // w.lanes)
+
+    def row(r: Any) -> None:
+        for k in range(vectors):
+            filled = min(w.lanes, length - k * w.lanes)
+            mask = w.below(w.word(filled)) if filled < w.lanes else None
+            place = w.add(w.times(r, length), k * w.lanes)
+            found = w.read(w.add(taken, w.times(w.add(w.times(r, vectors), k), BYTES)), kind)
+            w.write(found, w.add(given, w.times(place, size_of(kind))), kind, mask)
 
     w.loop(0, rows, row)
     w.builder.ret_void()

@@ -196,6 +196,8 @@ class Recurrent(nn.Module):
                 ends.append((_last(out, sizes), _last(cs, sizes)))
                 outputs.append(_turned(out, sizes) if k else out)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        if len(ends) == 1:
+            return x, (ends[0][0].unsqueeze(0), ends[0][1].unsqueeze(0))
         return x, (torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends]))
 
     def _layer(self, x: Tensor, suffix: str, h: Tensor, c: Tensor, sizes: tuple[int, ...]) -> State:

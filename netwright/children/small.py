@@ -90,18 +90,18 @@ class _Small(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        from netwright.children.cell_code import BACKWARD
+        from netwright.children.cell_code import BACKWARD, GROUP
 
         x, w, u, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         code, units, inputs = ctx.code, u.shape[1], w.shape[1]
         kind = x.dtype
         g_out = torch.zeros_like(onward) if grads[0] is None else grads[0].contiguous()
         g_last = constant(0.0, 1, units, kind) if grads[1] is None else grads[1].contiguous()
-        g_c, g_step = torch.empty_like(first), x.new_empty(2, len(first), len(u))
+        g_c, g_step = torch.empty_like(first), x.new_empty(2, GROUP * len(first), len(u))
         g_onward = x.new_empty(len(first), code.across)
         wants_x = ctx.needs_input_grad[1]
         g_x = x.new_empty(len(x) if wants_x else 0, code.across_in)
-        g_u, g_w = x.new_zeros(len(u), code.across), x.new_zeros(len(w), code.across_in)
+        g_u, g_w = x.new_empty(len(u), code.across), x.new_empty(len(w), code.across_in)
         arrays = {
             "weight": laid(code, "weight_back", u, code.across), "g_onward": g_onward,
             "weight_in": laid(code, "weight_in_back", w, code.across_in), "x": x, "g_x": g_x,
@@ -116,6 +116,16 @@ class _Small(torch.autograd.Function):
         g_h0 = g_h0 * masks if ctx.masked else g_h0
         of_h, of_c = ctx.kinds
         return (
-            None, g_x[:, :inputs].contiguous() if wants_x else None, g_w[:, :inputs].contiguous(),
-            g_u[:, :units].contiguous(), g_h0.to(of_h), g_c.to(of_c), None, None,
+            None, _cut(code, "weight_in_cut", g_x, inputs) if wants_x else None,
+            _cut(code, "weight_in_cut", g_w, inputs), _cut(code, "weight_cut", g_u, units),
+            g_h0.to(of_h), g_c.to(of_c), None, None,
         )  # fmt: skip
+
+
+def _cut(code: Any, name: str, found: Tensor, columns: int) -> Tensor:
+    """Return the first columns of rows of whole vectors."""
+    from netwright.children.native import call
+
+    dense = found.new_empty(len(found), columns)
+    call(code.functions[name], (found.data_ptr(), dense.data_ptr(), len(found)))
+    return dense
