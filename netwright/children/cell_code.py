@@ -8,20 +8,42 @@ Arrays are those of `netwright.children.steps`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.lanes import Lanes
 from netwright.children.native import BYTES, DOUBLE, FLOAT, HALF, WORD, Native, Writer, size_of
+from netwright.children.products import products_of, vectors
 from netwright.children.tree import Tree, joined
 from netwright.spaces.recurrent import Cell
 
 TEAM = ("number", "threads", "meet")  # what `OpenMP.run` puts first; 0 for none
-FORWARD = ("z", "weight", "given", "bias", "mask", "onward", "c_0", "c", "out", "kept")
+FORWARD: tuple[str, ...] = (
+    "z",
+    "weight",
+    "given",
+    "bias",
+    "mask",
+    "onward",
+    "c_0",
+    "c",
+    "out",
+    "kept",
+)
 FORWARD += ("sizes", "scratch", "first", "end", "start", "x", "weight_in", "scratch_in")
-BACKWARD = ("z", "weight", "g_onward", "kept", "mask", "c_0", "c", "g_out", "g_last", "g_last_row")
+BACKWARD: tuple[str, ...] = (
+    "z",
+    "weight",
+    "g_onward",
+    "kept",
+    "mask",
+    "c_0",
+    "c",
+    "g_out",
+    "g_last",
+    "g_last_row",
+)
 BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
 BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
 
@@ -38,29 +60,20 @@ class Code:
     """
 
     def __init__(self, cell: Cell, units: int, kind: str, inputs: int = 0) -> None:
+        self._products = None
+        if kind != "bfloat16":
+            self._products = products_of(cell.base, units, kind, inputs)
+        made = self._products.functions if self._products else {}
         module = ir.Module()
         module.triple = binding.get_default_triple()
         for writer in (_Forward, _Backward):
-            writer(module, cell, units, kind, inputs).write()
-        inner, rows = DOUBLE if kind == "float64" else FLOAT, cell.base * units
-        names = ["forward", "backward"]
-        for length, name in ((units, "weight"), (inputs, "weight_in")):
-            if length:
-                lay_ahead(module, f"{name}_ahead", cell.base, units, length, inner)
-                lay_back(module, f"{name}_back", rows, length, inner)
-                cut_out(module, f"{name}_cut", length, inner)
-                names += [f"{name}_ahead", f"{name}_back", f"{name}_cut"]
+            writer(module, made, cell, units, kind, inputs).write()
         self._native = Native(module)
-        self.functions = {name: self._native.function(name) for name in names}
+        names = ("forward", "backward")
+        self.functions = made | {name: self._native.function(name) for name in names}
         self.units, self.across = units, vectors(units, kind)
         self.across_in = vectors(inputs, kind)
         self.kept = kept_leaves(cell, inputs) * units
-
-
-def vectors(units: int, kind: str) -> int:
-    """Return the units of as many whole vectors as hold these."""
-    lanes = BYTES // (8 if kind == "float64" else 4)
-    return -(-units // lanes) * lanes
 
 
 def kept_leaves(cell: Cell, inputs: int) -> int:
@@ -81,7 +94,10 @@ class _Steps:
     name: str
     takes: tuple[str, ...]
 
-    def __init__(self, module: Any, cell: Cell, units: int, kind: str, inputs: int) -> None:
+    def __init__(
+        self, module: Any, made: dict[str, int], cell: Cell, units: int, kind: str, inputs: int
+    ) -> None:
+        self.made = made
         self.cell, self.units, self.module, self.inputs = cell, units, module, inputs
         self.row = cell.base * units
         self.kept_row = kept_leaves(cell, inputs) * units
@@ -97,6 +113,12 @@ class _Steps:
         numbers = w.function.args[0]
         given = {name: w.number(numbers, k) for k, name in enumerate((*TEAM, *self.takes))}
         self.at: dict[str, Any] = given
+
+    def _made(self, name: str) -> Any:
+        """Return a function of `Products`."""
+        takes = [WORD] * 6 + [ir.IntType(1)] if name.startswith("sums") else [WORD] * 4
+        kind = ir.FunctionType(ir.VoidType(), takes)
+        return self.w.builder.inttoptr(WORD(self.made[name]), kind.as_pointer())
 
     def _team(self) -> tuple[Any, Any]:
         """Return this thread's range of vectors."""
@@ -165,13 +187,9 @@ class _Forward(_Steps):
         """Write the function."""
         w, at = self.w, self.at
         if self.own:
-            self.product = product(
-                self.module, "ahead", self.inner, self.units, self.cell.base * self.across
-            )
+            self.product = self._made("ahead")
         if self.inputs:
-            self.product_in = product(
-                self.module, "ahead_in", self.inner, self.inputs, self.cell.base * self.across
-            )
+            self.product_in = self._made("ahead_in")
         first, last = self._team()
 
         def step(t: Any, start: Any) -> list[Any]:
@@ -212,9 +230,7 @@ class _Forward(_Steps):
 
         w.loop(0, self.cell.base, leaf)
 
-    def _vector(
-        self, block: Any, r: Any, rows: Any, goes_on: Any, start: Any, before: Any
-    ) -> None:
+    def _vector(self, block: Any, r: Any, rows: Any, goes_on: Any, start: Any, before: Any) -> None:
         """Write the tree for one vector of units of row `r` of a step."""
         w, units, held, inner = self.w, self.units, self.held, self.inner
         unit = w.times(block, w.lanes)
@@ -254,15 +270,11 @@ class _Backward(_Steps):
         """Write the function; it goes from step end - 1, which ends at row `start`, to `first`."""
         w, at = self.w, self.at
         if self.own:
-            self.product = product(self.module, "back", self.inner, self.row, self.across)
+            self.product = self._made("back")
         if self.inputs:
-            lanes = w.lanes
-            self.blocks_in = -(-self.inputs // lanes)
-            self.product_in = product(
-                self.module, "back_in", self.inner, self.row, self.blocks_in * lanes
-            )
-            self.sums = sums(self.module, "sums", self.inner, self.row, self.units)
-            self.sums_in = sums(self.module, "sums_in", self.inner, self.row, self.inputs)
+            self.blocks_in = -(-self.inputs // w.lanes)
+            self.product_in = self._made("back_in")
+            self.sums, self.sums_in = self._made("sums"), self._made("sums_in")
         first, last = self._team()
 
         room = w.times(w.number(at["sizes"]), GROUP if self.inputs else 0)
@@ -369,181 +381,3 @@ class _Backward(_Steps):
             for name, value in zip(("g_z", "g_v"), pair, strict=True):
                 w.write(value, self._rows(name, held, g_row, self.row, place), held, mask)
         w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
-
-
-def product(module: Any, name: str, kind: Any, length: int, across: int) -> Any:
-    """Write a function (a, weight, out, rows): out = a @ weight, a [rows, length].
-
-    weight: [length, 16] of float32 (8 of float64), dense. out: rows of as many numbers, each
-    `across` numbers after the last. As many rows at a time are worked out as the processor has
-    registers for; where they do not come out even, some are worked out twice.
-    """
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 4), name)
-    function.linkage = "internal"
-    w = Writer(function, kind)
-    a, weight, out, rows = function.args
-    many = bool(binding.get_host_cpu_features().get("avx512f"))
-    sizes = (24, 20, 16, 12, 10, 8, 6, 4, 2, 1) if many else (6, 4, 2, 1)
-    one = size_of(kind)
-
-    def parts(n: Any, of: Any) -> Any:
-        return w.builder.sdiv(w.builder.sub(w.add(n, of), WORD(1)), w.word(of))
-
-    even = parts(rows, parts(rows, WORD(sizes[0])))
-
-    def block(size: int) -> Callable[[Any], None]:
-        def body(k: Any) -> None:
-            start, latest = w.times(k, size), w.builder.sub(rows, WORD(size))
-            start = w.builder.select(w.less(latest, start), latest, start)
-            source = w.add(a, w.times(start, length * one))
-
-            def term(_: Any, x: Any, y: Any, *sums: Any) -> list[Any]:
-                column = w.read(y, kind)
-                found = []
-                for r, total in enumerate(sums):
-                    place = w.builder.inttoptr(w.add(x, r * length * one), kind.as_pointer())
-                    factor = w.lanes_of(w.spread(w.builder.load(place)))
-                    found.append((w.lanes_of(total) + factor * column).value)
-                return [w.add(x, one), w.add(y, BYTES), *found]
-
-            nothing = [w.constant(0.0).value] * size
-            _, _, *sums = w.loop(0, length, term, [source, weight, *nothing])
-            for r, total in enumerate(sums):
-                place = w.add(out, w.times(w.add(start, r), across * one))
-                w.write(w.lanes_of(total), place, kind)
-
-        return body
-
-    for size in sizes:
-        with w.builder.if_then(w.builder.icmp_signed(">=", even, WORD(size))):
-            w.loop(0, parts(rows, WORD(size)), block(size))
-            w.builder.ret_void()
-    w.builder.ret_void()
-    return function
-
-
-def sums(module: Any, name: str, kind: Any, rows: int, length: int) -> Any:
-    """Write a function (g, x, out, steps, first, last, more): out = g.t() @ x for some of its rows.
-
-    g: [steps, rows], x: [steps, length], dense. out: [rows, length], each row of whole vectors;
-    with `more` the sums are added to it.
-    """
-    takes = ir.FunctionType(ir.VoidType(), [WORD] * 6 + [ir.IntType(1)])
-    function = ir.Function(module, takes, name)
-    function.linkage = "internal"
-    w = Writer(function, kind)
-    g, x, out, steps, first, last, more = function.args
-    added = w.where(more, w.below(w.word(w.lanes)))
-    one, vectors = size_of(kind), -(-length // w.lanes)
-    many = bool(binding.get_host_cpu_features().get("avx512f"))
-    wide = min(vectors, 6 if many else 3)
-    tall = (24 if many else 6) // wide
-
-    def tile(row: Any, left: int, high: int) -> None:
-        """Write the sums of `high` rows and the vectors from `left` on."""
-        some = range(left, min(vectors, left + wide))
-        places = [
-            w.add(out, w.times(w.add(w.times(w.add(row, i), vectors), k), BYTES))
-            for i in range(high)
-            for k in some
-        ]
-
-        def term(_: Any, a: Any, b: Any, *totals: Any) -> list[Any]:
-            columns = []
-            for k in some:
-                filled = min(w.lanes, length - k * w.lanes)
-                mask = w.below(w.word(filled)) if filled < w.lanes else None
-                columns.append(w.read(w.add(b, k * BYTES), kind, mask))
-            found = []
-            for i in range(high):
-                place = w.builder.inttoptr(w.add(a, i * one), kind.as_pointer())
-                factor = w.lanes_of(w.spread(w.builder.load(place)))
-                for k, column in enumerate(columns):
-                    total = w.lanes_of(totals[i * len(columns) + k])
-                    found.append((total + factor * column).value)
-            return [w.add(a, rows * one), w.add(b, length * one), *found]
-
-        held = [w.read(place, kind, added).value for place in places]
-        start = w.add(g, w.times(row, one))
-        _, _, *totals = w.loop(0, steps, term, [start, x, *held])
-        for place, total in zip(places, totals, strict=True):
-            w.write(w.lanes_of(total), place, kind)
-
-    def all_of(row: Any, high: int) -> None:
-        for left in range(0, vectors, wide):
-            tile(row, left, high)
-
-    whole = w.builder.sdiv(w.builder.sub(last, first), WORD(tall))
-    w.loop(0, whole, lambda k: all_of(w.add(first, w.times(k, tall)), tall))
-    w.loop(w.add(first, w.times(whole, tall)), last, lambda k: all_of(k, 1))
-    w.builder.ret_void()
-    return function
-
-
-def lay_ahead(module: Any, name: str, base: int, units: int, length: int, kind: Any) -> None:
-    """Write a function of [B * H, length] and room for [vectors of H, B, length, vector]."""
-    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
-    weight, laid = (w.number(w.function.args[0], k) for k in range(2))
-    one, (whole, left) = size_of(kind), divmod(units, w.lanes)
-
-    def place(address: Any) -> Any:
-        return w.builder.inttoptr(address, kind.as_pointer())
-
-    def vector(block: Any, leaf: Any, lanes: int) -> None:
-        unit = w.add(w.times(leaf, units), w.times(block, w.lanes))
-        source = w.add(weight, w.times(unit, length * one))
-        target = w.add(w.times(block, base * length), w.times(leaf, length))
-        target = w.add(laid, w.times(target, BYTES))
-
-        def column(k: Any) -> None:
-            taken, given = w.add(source, w.times(k, one)), w.add(target, w.times(k, BYTES))
-            if lanes < w.lanes:
-                w.write(w.constant(0.0), given, kind)
-            for lane in range(lanes):
-                x = w.builder.load(place(w.add(taken, lane * length * one)))
-                w.builder.store(x, place(w.add(given, lane * one)))
-
-        w.loop(0, length, column)
-
-    def leaf(i: Any) -> None:
-        w.loop(0, whole, lambda block: vector(block, i, w.lanes))
-        if left:
-            vector(w.word(whole), i, left)
-
-    w.loop(0, base, leaf)
-    w.builder.ret_void()
-
-
-def lay_back(module: Any, name: str, rows: int, units: int, kind: Any) -> None:
-    """Write a function of [rows, units] and room for [vectors of units, rows, vector]."""
-    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
-    weight, laid = (w.number(w.function.args[0], k) for k in range(2))
-
-    def row(k: Any) -> None:
-        for block in range(-(-units // w.lanes)):
-            left = units - block * w.lanes
-            mask = w.below(w.word(left)) if left < w.lanes else None
-            place = w.add(w.times(k, units), block * w.lanes)
-            found = w.read(w.add(weight, w.times(place, size_of(kind))), kind, mask)
-            w.write(found, w.add(laid, w.times(w.add(k, block * rows), BYTES)), kind)
-
-    w.loop(0, rows, row)
-    w.builder.ret_void()
-
-
-def cut_out(module: Any, name: str, length: int, kind: Any) -> None:
-    """Write a function (from, to, rows): rows of whole vectors to dense ones [rows, length]."""
-    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), kind)
-    taken, given, rows = (w.number(w.function.args[0], k) for k in range(3))
-    vectors = -(-length // w.lanes)
-
-    def row(r: Any) -> None:
-        for k in range(vectors):
-            filled = min(w.lanes, length - k * w.lanes)
-            mask = w.below(w.word(filled)) if filled < w.lanes else None
-            place = w.add(w.times(r, length), k * w.lanes)
-            found = w.read(w.add(taken, w.times(w.add(w.times(r, vectors), k), BYTES)), kind)
-            w.write(found, w.add(given, w.times(place, size_of(kind))), kind, mask)
-
-    w.loop(0, rows, row)
-    w.builder.ret_void()

@@ -163,9 +163,8 @@ class _Loss(torch.autograd.Function):
             rows, part = rest[1 + k], rest[1 + len(tails) + k]
             g_x.index_add_(0, rows, part @ w[low:high])
             _transposed_product(part, scaled[rows], g_weight[low:high])
-        return (
-            (g_x[:, : ctx.units] * g).to(ctx.kind), None, None, None, None, g_weight, g_bias * g, *ranges
-        )  # fmt: skip
+        g_x = (g_x[:, : ctx.units] * g).to(ctx.kind)
+        return g_x, None, None, None, None, g_weight, g_bias * g, *ranges
 
 
 def _transposed_product(a: Tensor, b: Tensor, out: Tensor) -> None:

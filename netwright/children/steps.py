@@ -136,13 +136,12 @@ class _Layer(torch.autograd.Function):
         ctx.kinds = tuple(t.dtype for t in (z, u, h0, c0))
         z = z.to(held).contiguous()
         weight = u.to(held).contiguous()
-        like = {"dtype": kind}
         first = c0.to(kind).contiguous()
         added = constant(0.0, 1, len(u), kind) if bias is None else bias.to(kind).contiguous()
         masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
         sizes = numbers_of((*batch_sizes, 0))
         onward, out = (torch.empty(len(z), units, dtype=held) for _ in range(2))
-        kept, c = torch.empty(z.shape, **like), torch.empty(len(z), units, **like)
+        kept, c = torch.empty(z.shape, dtype=kind), torch.empty(len(z), units, dtype=kind)
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
         code = code_of(cell, units, str(held).removeprefix("torch."))
         arrays = {
@@ -158,7 +157,7 @@ class _Layer(torch.autograd.Function):
                 start += rows
         else:
             packed = laid(code, "weight_ahead", weight, code.across)
-            scratch = torch.empty(batch_sizes[0], cell.base * code.across, **like)
+            scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind)
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
@@ -176,7 +175,6 @@ class _Layer(torch.autograd.Function):
 
         z, weight, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes
-        like = {"dtype": kind}
         g_out = torch.zeros_like(onward) if grads[0] is None else grads[0].to(held).contiguous()
         g_last = constant(0.0, 1, units, kind)
         if grads[1] is not None:
@@ -197,7 +195,7 @@ class _Layer(torch.autograd.Function):
                 end -= rows
         else:
             packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
-            g_onward = torch.empty(batch[0], ctx.code.across, **like)
+            g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind)
             run(
                 weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
                 first=0, end=len(batch), start=len(z),

@@ -13,9 +13,9 @@ from netwright.children.lanes import Lanes
 from netwright.children.native import FLOAT, Writer
 from netwright.spaces.recurrent import Cell
 
-_OVER = (1.3354352021263056e-08, 2.060885239584257e-05, 0.003495574040048693)
+_OVER: tuple[float, ...] = (1.3354352021263056e-08, 2.060885239584257e-05, 0.003495574040048693)
 _OVER += (0.13381013805226194, 0.9999999794871548)
-_UNDER = (7.776429441277211e-07, 0.0003285611822567876, 0.02587692864959304)
+_UNDER: tuple[float, ...] = (7.776429441277211e-07, 0.0003285611822567876, 0.02587692864959304)
 _UNDER += (0.46714329407877625, 1.0)
 _FROM_VALUE = ("identity", "tanh", "sigmoid", "relu")  # whose derivative the value tells
 
@@ -157,8 +157,6 @@ class Tree:
         zero = self._w.constant(0.0)
         half = self._w.constant(0.5) * g
         equal = self._w.lanes_of(
-            a.builder.select(
-                a.builder.fcmp_ordered("==", a.value, b.value), half.value, zero.value
-            )
+            a.builder.select(a.builder.fcmp_ordered("==", a.value, b.value), half.value, zero.value)
         )
         return self._w.above(a, b, g, equal), self._w.above(b, a, g, equal)
