@@ -172,6 +172,7 @@ def short_vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return "+avx2,+fma,-avx512f"
 
     from llvmlite import binding  # type: ignore[import-untyped]
+
     if not binding.get_host_cpu_features().get("avx2"):
         pytest.skip("another kind of processor")
     monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "haswell")
