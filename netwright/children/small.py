@@ -21,6 +21,8 @@ ROWS = 8  # sequences a step, on average, from which on it pays
 
 def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
     """Say whether `small_layer` can make a layer, and faster than `netwright.children.steps`."""
+    if torch.compiler.is_compiling():  # before a size is looked at, which would fix it
+        return False
     return (
         x.device.type == "cpu"
         and x.dtype == w.dtype == u.dtype
@@ -28,7 +30,6 @@ def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
         and w.numel() + u.numel() <= WEIGHTS
         and len(x) >= ROWS * len(batch_sizes)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
