@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from netwright.children import steps
+from netwright.children.aligned import linear
 from netwright.children.language import LanguageChildSettings, LanguageModel
 from netwright.children.output import Output
 from netwright.children.steps import fast_layer, plain_layer
@@ -68,6 +69,24 @@ def test_a_logit_far_below_is_worth_nothing_and_one_far_above_everything() -> No
     x = torch.ones(1, 1)  # the loss is 500 - the logit, the other words being worth nothing
     found = [float(output.loss(x, torch.tensor([k])).detach()) for k in range(3)]
     assert found == pytest.approx([500.0, 1000.0, 0.0])
+
+
+@pytest.mark.parametrize("columns", [5, 32, 79])
+def test_products_over_whole_tiles_are_those_of_torch(columns: int) -> None:
+    torch.manual_seed(0)
+    drawn = [torch.randn(20, columns), torch.randn(24, columns) / 9, torch.randn(24)]
+    found = []
+    for function in (torch.nn.functional.linear, linear):
+        x, w, bias = (t.clone().requires_grad_() for t in drawn)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = function(x, w, bias)
+        assert y.dtype == torch.bfloat16
+        y.float().square().sum().backward()  # type: ignore[no-untyped-call]
+        found.append([y.detach().float(), *(t.grad for t in (x, w, bias) if t.grad is not None)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=0.03, atol=0.03 * float(a.abs().max()))
+    x, w, bias = drawn
+    assert torch.equal(linear(x, w, bias), torch.nn.functional.linear(x, w, bias))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
+from netwright.children import cell_code, products, recurrent, small
+from netwright.children.openmp import openmp
+from netwright.children.small import small_layer
 from netwright.children.steps import fast_layer, plain_layer, plain_step, run_layer
 from netwright.errors import ArchitectureError, ConfigError
 from netwright.nn import Recurrent
@@ -104,7 +108,7 @@ def _gradients(
     return [h.detach(), c.detach(), *(t.grad for t in leaves if t.grad is not None)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(
     cells(),
     st.sampled_from([(3, 3, 3), (4, 2, 2, 1), (1,)]),
@@ -124,7 +128,122 @@ def test_compiled_steps_equal_the_plain_ones(
         torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9 * max(1.0, float(a.abs().max())))
 
 
-@settings(max_examples=40)
+def _small_gradients(
+    cell: Cell, dtype: torch.dtype, sizes: tuple[int, ...], masked: bool, seed: int, fast: bool
+) -> list[Tensor]:
+    """Return h, c and all gradients of a layer with 17 units and 9 inputs."""
+    draw = _draws(seed, dtype)
+    rows, count, units, inputs = cell.base * 17, sum(sizes), 17, 9
+    x, w, u = draw(count, inputs), draw(rows, inputs, scale=0.3), draw(rows, units, scale=0.1)
+    h0, c0 = draw(sizes[0], units), draw(sizes[0], units)
+    mask = (draw(sizes[0], units).detach() > 0).to(dtype) * 2 if masked else None
+    if fast:
+        h, c = small_layer(cell, x, w, u, h0, c0, sizes, mask)
+    else:
+        h, c = plain_layer(cell, nn.functional.linear(x, w), u, None, h0, c0, sizes, mask)
+    weights = draw(count, units).detach(), draw(count, units).detach()
+    total = (h * weights[0]).sum() + (c * weights[1]).sum()
+    return [h.detach(), c.detach(), *torch.autograd.grad(total, (x, w, u, h0, c0))]
+
+
+@settings(max_examples=12)
+@given(
+    cells(bases=(2, 8)),
+    st.sampled_from([(8,) * 5, (27, 9, 8, 3, 1, 1), (30,)]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_small_layers_equal_the_plain_ones(
+    cell: Cell, sizes: tuple[int, ...], masked: bool, seed: int
+) -> None:
+    """The steps are more than one group of those whose gradients of weights are made at once."""
+    expected = _small_gradients(cell, torch.float64, sizes, masked, seed, fast=False)
+    got = _small_gradients(cell, torch.float64, sizes, masked, seed, fast=True)
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9 * max(1.0, float(a.abs().max())))
+
+
+@pytest.fixture
+def short_vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile as for a processor whose vectors are half as long."""
+
+    class Features(dict[str, bool]):
+        def flatten(self) -> str:
+            return "+avx2,+fma,-avx512f"
+
+    from llvmlite import binding  # type: ignore[import-untyped]
+
+    if not binding.get_host_cpu_features().get("avx2"):
+        pytest.skip("another kind of processor")
+    monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "haswell")
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: Features(avx2=True))
+    for made in (cell_code.code_of, products.products_of):
+        made.cache_clear()
+    yield
+    for made in (cell_code.code_of, products.products_of):
+        made.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_layers_on_a_processor_with_short_vectors(
+    short_vectors: None, dtype: torch.dtype
+) -> None:
+    sizes = (12, 11, 8, 8, 7)
+    expected = _small_gradients(PUBLISHED, torch.float64, sizes, True, 5, fast=False)
+    got = _small_gradients(PUBLISHED, dtype, sizes, True, 5, fast=True)
+    bound = 2e-5 if dtype == torch.float32 else 1e-9
+    for a, b in zip(expected, got, strict=True):
+        assert float((b.double() - a).abs().max()) <= bound * max(1.0, float(a.abs().max()))
+
+
+@pytest.mark.skipif(openmp() is None, reason="a torch with another library of threads")
+def test_threads_change_no_bit() -> None:
+    found = []
+    sizes, threads = (12, 11, 8, 8, 7), torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(
+                _small_gradients(PUBLISHED, torch.float32, sizes, True, 5, fast=True)
+                + _gradients(fast_layer, PUBLISHED, torch.float64, sizes, 19, True, True, 5)[:2]
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_small_layers_are_taken_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def watched(*arguments: Any) -> tuple[Tensor, Tensor]:
+        taken.append(len(arguments))
+        return small_layer(*arguments)
+
+    monkeypatch.setattr(recurrent, "small_layer", watched)
+    torch.manual_seed(0)
+    layer, x = Recurrent(PUBLISHED, 5, 4, num_layers=2, bias=False), torch.randn(6, 9, 5)
+    got, _ = layer(x)
+    assert len(taken) == 2
+    monkeypatch.setattr(small, "WEIGHTS", 0)
+    torch.testing.assert_close(layer(x)[0], got)
+    monkeypatch.setattr(small, "WEIGHTS", 1 << 18)
+    layer(x[:, :7])  # too few rows a step
+    Recurrent(PUBLISHED, 5, 4)(x)  # biases
+    assert len(taken) == 2
+
+
+def test_a_graph_can_be_gone_back_through_twice() -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(PUBLISHED, 5, 4, bias=False), torch.randn(6, 9, 5)
+    total = layer(x)[0].sum()
+    parameters = list(layer.parameters())
+    first = torch.autograd.grad(total, parameters, retain_graph=True)
+    for a, b in zip(first, torch.autograd.grad(total, parameters), strict=True):
+        assert torch.equal(a, b)
+
+
+@settings(max_examples=12)
 @given(cells(bases=(8,)), st.booleans(), st.integers(0, 2**32))
 def test_one_step_in_float32_is_near_float64(cell: Cell, masked: bool, seed: int) -> None:
     """tanh and sigmoid are approximated in float32; a tree of four levels keeps 1e-5."""

@@ -43,6 +43,14 @@ class Lanes:
     def __mul__(self, other: Lanes) -> Lanes:
         return self._made("fmul", other)
 
+    def __truediv__(self, other: Lanes) -> Lanes:
+        """Return the quotient of finite numbers, by the processor's estimate of 1 / other, mended.
+
+        NaN stays NaN.
+        """
+        made = self.builder.fdiv(self.value, other.value, flags=(*_FUSED, "arcp", "ninf"))
+        return Lanes(self.builder, made, self.lanes)
+
     def above(self, low: Lanes, yes: Lanes, no: Lanes) -> Lanes:
         """Return `no` where this is `low` or less, `yes` elsewhere and where this is NaN."""
         below = self.builder.fcmp_ordered("<=", self.value, low.value)
@@ -63,22 +71,32 @@ def _same(number: int, lanes: int) -> Any:
     return ir.Constant(_of(_WORD, lanes), number if lanes == 1 else [number] * lanes)
 
 
+def widened(builder: Any, value: Any, lanes: int) -> Any:
+    """Return float32 numbers of the bits of bfloat16."""
+    word = builder.shl(builder.zext(value, _of(_WORD, lanes)), _same(16, lanes))
+    return builder.bitcast(word, _of(_FLOAT, lanes))
+
+
+def narrowed(builder: Any, value: Any, lanes: int) -> Any:
+    """Return the bits of the nearest bfloat16 of float32 numbers."""
+    bits = builder.bitcast(value, _of(_WORD, lanes))
+    even = builder.and_(builder.lshr(bits, _same(16, lanes)), _same(1, lanes))
+    bits = builder.add(bits, builder.add(even, _same(0x7FFF, lanes)))
+    return builder.trunc(builder.lshr(bits, _same(16, lanes)), _of(_HALF, lanes))
+
+
 def _read(builder: Any, kind: Any, place: Any, lanes: int) -> Lanes:
     value = builder.load(place)
     value.align = kind.bitwidth // 8
     if kind == types.uint16:
-        word = builder.shl(builder.zext(value, _of(_WORD, lanes)), _same(16, lanes))
-        value = builder.bitcast(word, _of(_FLOAT, lanes))
+        value = widened(builder, value, lanes)
     return Lanes(builder, value, lanes)
 
 
 def _write(builder: Any, kind: Any, place: Any, found: Lanes) -> None:
     value, lanes = found.value, found.lanes
     if kind == types.uint16:
-        bits = builder.bitcast(value, _of(_WORD, lanes))
-        even = builder.and_(builder.lshr(bits, _same(16, lanes)), _same(1, lanes))
-        bits = builder.add(bits, builder.add(even, _same(0x7FFF, lanes)))
-        value = builder.trunc(builder.lshr(bits, _same(16, lanes)), _of(_HALF, lanes))
+        value = narrowed(builder, value, lanes)
     builder.store(value, place).align = kind.bitwidth // 8
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.children.aligned import aligned
 from netwright.errors import ConfigError, out_of_range
 
 
@@ -116,7 +117,7 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         from netwright.children.softmax import softmax_loss
 
-        x, w = features.to(kind), weight.to(kind)
+        x, w = aligned(features, kind), aligned(weight, kind)
         g_bias, total, in_head = torch.empty_like(bias), bias.new_zeros(()), targets
         places, gradients = [], []
         for token, low, high in tails:
@@ -128,7 +129,7 @@ class _Loss(torch.autograd.Function):
             places.append(rows)
             gradients.append(logits)
         logits, biases, g_biases = x @ w[:first].t(), bias[:first], g_bias[:first]
-        w_ranges = [r.to(kind) for r in ranges[:1]]
+        w_ranges = [aligned(r, kind) for r in ranges[:1]]
         if ranges:
             logits = torch.cat([logits, x @ w_ranges[0].t()], 1)
             biases = torch.cat([biases, ranges[1]])
@@ -136,7 +137,7 @@ class _Loss(torch.autograd.Function):
         total += softmax_loss(logits, biases, in_head, g_biases)
         if ranges:
             g_bias[:first] = g_biases[:first]
-        ctx.first, ctx.tails, ctx.kind = first, tails, features.dtype
+        ctx.first, ctx.tails, ctx.kind, ctx.units = first, tails, features.dtype, weight.shape[1]
         ctx.save_for_backward(
             x, w, g_bias, g_biases[first:], logits, *w_ranges, *places, *gradients
         )
@@ -148,28 +149,27 @@ class _Loss(torch.autograd.Function):
         x, w, g_bias, g_range_bias, logits, *rest = ctx.saved_tensors
         first, tails = ctx.first, ctx.tails
         scaled, ranges = x * g, []
-        g_weight = torch.empty(w.shape, dtype=g_bias.dtype)
+        g_weight = torch.empty(len(w), ctx.units, dtype=g_bias.dtype)
         head = logits[:, :first]
         g_x = head @ w[:first]
         _transposed_product(head, scaled, g_weight[:first])
         if tails:
             in_ranges = logits[:, first:]
             g_x += in_ranges @ rest[0]
-            g_ranges = torch.empty(rest[0].shape, dtype=g_bias.dtype)
+            g_ranges = torch.empty(len(rest[0]), ctx.units, dtype=g_bias.dtype)
             _transposed_product(in_ranges, scaled, g_ranges)
             ranges = [g_ranges, g_range_bias * g]
         for k, (_, low, high) in enumerate(tails):
             rows, part = rest[1 + k], rest[1 + len(tails) + k]
             g_x.index_add_(0, rows, part @ w[low:high])
             _transposed_product(part, scaled[rows], g_weight[low:high])
-        return (
-            (g_x * g).to(ctx.kind), None, None, None, None, g_weight, g_bias * g, *ranges
-        )  # fmt: skip
+        g_x = (g_x[:, : ctx.units] * g).to(ctx.kind)
+        return g_x, None, None, None, None, g_weight, g_bias * g, *ranges
 
 
 def _transposed_product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out = a.t() @ b, computed in their type."""
+    """out = a.t() @ b without the columns that fill b up, computed in their type."""
     if a.dtype == out.dtype:
         torch.mm(a.t(), b, out=out)
     else:
-        out.copy_(a.t() @ b)
+        out.copy_((a.t() @ b)[:, : out.shape[1]])

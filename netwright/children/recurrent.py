@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from netwright.children.aligned import linear
+from netwright.children.small import small_layer, suits
 from netwright.children.steps import run_layer
 from netwright.errors import ArchitectureError, ConfigError
 from netwright.spaces import load_architecture, shipped
@@ -194,18 +196,20 @@ class Recurrent(nn.Module):
                 ends.append((_last(out, sizes), _last(cs, sizes)))
                 outputs.append(_turned(out, sizes) if k else out)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        if len(ends) == 1:
+            return x, (ends[0][0].unsqueeze(0), ends[0][1].unsqueeze(0))
         return x, (torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends]))
 
     def _layer(self, x: Tensor, suffix: str, h: Tensor, c: Tensor, sizes: tuple[int, ...]) -> State:
         bias_ih = getattr(self, f"bias_ih{suffix}") if self.bias else None
         bias_hh = getattr(self, f"bias_hh{suffix}") if self.bias else None
-        z = F.linear(x, getattr(self, f"weight_ih{suffix}"), bias_ih)
+        w, u = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
         mask = None
         if self.training and self.recurrent_dropout:
             mask = F.dropout(torch.ones_like(h), self.recurrent_dropout)
-        return run_layer(
-            self.cell, z, getattr(self, f"weight_hh{suffix}"), bias_hh, h, c, sizes, mask
-        )
+        if not self.bias and suits(x, w, u, sizes):
+            return small_layer(self.cell, x, w, u, h, c, sizes, mask)
+        return run_layer(self.cell, linear(x, w, bias_ih), u, bias_hh, h, c, sizes, mask)
 
 
 def _last(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netwright.children.aligned import aligned, cut
+from netwright.children.openmp import openmp
 from netwright.spaces.recurrent import Cell
 
 PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
@@ -94,16 +96,7 @@ def fast_layer(
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what `plain_layer` returns, by compiled steps; on the processor only."""
-    h, c = _Layer.apply(  # type: ignore[no-untyped-call]
-        cell,
-        z,
-        u.to(z.dtype),
-        None if bias is None else bias.to(z.dtype),
-        h0,
-        c0,
-        tuple(batch_sizes),
-        mask,
-    )
+    h, c = _Layer.apply(cell, z, u, bias, h0, c0, tuple(batch_sizes), mask)  # type: ignore[no-untyped-call]
     return h, c
 
 
@@ -115,7 +108,12 @@ def run_layer(cell: Cell, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 class _Layer(torch.autograd.Function):
-    """All steps of a layer; products in z's type, the tree in float32 or float64."""
+    """All steps of a layer; the tree in float32 or float64.
+
+    The products with h_(t-1) are in those too, whatever z is, but for large weights of bfloat16,
+    which oneDNN lays out once and multiplies step by step. Small ones gain less by bfloat16 than
+    the calls cost.
+    """
 
     @staticmethod
     def forward(
@@ -129,100 +127,145 @@ class _Layer(torch.autograd.Function):
         batch_sizes: tuple[int, ...],
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from netwright.children import kernel
-        from netwright.children.compiled import array_of
+        from netwright.children.cell_code import FORWARD, code_of
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
         units = h0.shape[1]
-        held = (z if z.dtype in (kind, torch.bfloat16) else z.to(kind)).contiguous()
+        narrow = z.dtype == torch.bfloat16 and u.numel() >= PACKED and _packs()
+        held = z.dtype if narrow else kind
+        ctx.kinds = tuple(t.dtype for t in (z, u, h0, c0))
+        z = z.to(held).contiguous()
+        weight = u.to(held).contiguous()
         first = c0.to(kind).contiguous()
-        masks = torch.empty(0, units, dtype=kind) if mask is None else mask.to(kind).contiguous()
-        v = torch.empty_like(held)
-        out, c, onward = (torch.empty(len(z), units, dtype=kind) for _ in range(3))
+        added = constant(0.0, 1, len(u), kind) if bias is None else bias.to(kind).contiguous()
+        masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
+        sizes = numbers_of((*batch_sizes, 0))
+        onward, out = (torch.empty(len(z), units, dtype=held) for _ in range(2))
+        kept, c = torch.empty(z.shape, dtype=kind), torch.empty(len(z), units, dtype=kind)
         onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
-        by, multiply = kernel.program(cell), _multiplier(u, bias, batch_sizes[0], kind)
-        z_, v_, out_, c_, onward_, masks_ = (array_of(t) for t in (held, v, out, c, onward, masks))
-        before, before_start, start = first.numpy(), 0, 0
-        for t, rows in enumerate(batch_sizes):
-            end = start + rows
-            multiply(onward[start:end], v[start:end])
-            following = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
-            kernel.forward_step(
-                *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
-                out_, c_, masks_, onward_, following,
+        code = code_of(cell, units, str(held).removeprefix("torch."))
+        arrays = {
+            "z": z, "bias": added, "mask": masks, "onward": onward, "c_0": first, "c": c,
+            "out": out, "kept": kept, "sizes": sizes,
+        }  # fmt: skip
+        run = Runner(code, "forward", FORWARD, arrays)
+        if narrow:
+            multiply, start = _multiplier(weight, batch_sizes[0]), 0
+            for t, rows in enumerate(batch_sizes):
+                made = multiply(onward[start : start + rows])
+                run(given=made.data_ptr(), first=t, end=t + 1, start=start)
+                start += rows
+        else:
+            packed = laid(code, "weight_ahead", weight, code.across)
+            scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind)
+            run(
+                weight=packed.data_ptr(), scratch=scratch.data_ptr(),
+                first=0, end=len(batch_sizes), start=0,
             )  # fmt: skip
-            before, before_start, start = c_, start, end
-        ctx.cell, ctx.batch_sizes, ctx.masked = cell, batch_sizes, mask is not None
-        ctx.biased = bias is not None
-        ctx.kinds = (z.dtype, h0.dtype, c0.dtype)
+        ctx.code, ctx.batch_sizes, ctx.narrow = code, batch_sizes, narrow
+        ctx.masked, ctx.biased = mask is not None, bias is not None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(held, v, u, first, c, onward, masks)
-        return out.to(z.dtype), c.to(c0.dtype if z.dtype != kind else kind)
+        ctx.save_for_backward(z, weight, first, c, onward, kept, masks, sizes)
+        return out.to(ctx.kinds[0]), c.to(kind if ctx.kinds[0] == kind else c0.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        from netwright.children import kernel
-        from netwright.children.compiled import array_of
+        from netwright.children.cell_code import BACKWARD
 
-        held, v, u, first, c, onward, masks = ctx.saved_tensors
-        cell: Cell = ctx.cell
-        kind, sizes, units = c.dtype, ctx.batch_sizes, c.shape[1]
-        g_out = torch.zeros_like(c) if grads[0] is None else grads[0].to(kind).contiguous()
-        g_last = torch.empty(0, units, dtype=kind)
+        z, weight, first, c, onward, kept, masks, sizes = ctx.saved_tensors
+        kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes
+        g_out = torch.zeros_like(onward) if grads[0] is None else grads[0].to(held).contiguous()
+        g_last = constant(0.0, 1, units, kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
-        g_z, g_v = torch.empty_like(held), torch.empty_like(held)
-        g_c, g_onward = (torch.zeros(sizes[0], units, dtype=kind) for _ in range(2))
-        by, multiply = kernel.program(cell), _multiplier(u.t(), None, sizes[0], kind)
-        arrays = (held, v, c, first, g_out, g_last, masks, g_onward, g_c, g_z, g_v)
-        z_, v_, c_, first_, g_out_, g_last_, masks_, on_, g_c_, g_z_, g_v_ = (
-            array_of(t) for t in arrays
-        )
-        end, following = len(c), 0
-        for t in range(len(sizes) - 1, -1, -1):
-            rows = sizes[t]
-            start = end - rows
-            before, before_start = (c_, start - sizes[t - 1]) if t else (first_, 0)
-            kernel.backward_step(
-                *by, cell.c_from, cell.c_into, z_, v_, start, rows, before, before_start,
-                g_out_, g_last_, masks_, on_, g_c_, following, g_z_, g_v_,
+        g_z, g_v, g_c = torch.empty_like(z), torch.empty_like(z), torch.empty_like(first)
+        arrays = {
+            "z": z, "kept": kept, "mask": masks, "c_0": first, "c": c, "g_out": g_out,
+            "g_last": g_last, "g_c": g_c, "g_z": g_z, "g_v": g_v, "sizes": sizes,
+        }  # fmt: skip
+        row = 0 if grads[1] is None else units
+        run = Runner(ctx.code, "backward", BACKWARD, arrays, g_last_row=row)
+        if ctx.narrow:
+            multiply, end = _multiplier(weight.t(), batch[0]), len(z)
+            g_onward = onward
+            for t, rows in reversed(list(enumerate(batch))):
+                run(g_onward=g_onward.data_ptr(), first=t, end=t + 1, start=end)
+                g_onward = multiply(g_v[end - rows : end])
+                end -= rows
+        else:
+            packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
+            g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind)
+            run(
+                weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
+                first=0, end=len(batch), start=len(z),
             )  # fmt: skip
-            multiply(g_v[start:end], g_onward[:rows])
-            end, following = start, rows
-        g_h0 = g_onward * masks if ctx.masked else g_onward
-        g_u = g_v.to(u.dtype).t() @ onward.to(u.dtype) if ctx.needs_input_grad[2] else None
-        g_bias = g_v.sum(0, dtype=kind).to(u.dtype) if ctx.biased else None
+        g_h0 = g_onward[:, :units].to(kind)
+        g_h0 = g_h0 * masks if ctx.masked else g_h0
+        g_u = None
+        if ctx.needs_input_grad[2]:
+            g_u = cut(g_v.t() @ aligned(onward, held), units, ctx.kinds[1])
+        g_bias = g_v.sum(0, dtype=kind) if ctx.biased else None
+        of_z, of_u, of_h, of_c = ctx.kinds
         return (
-            None, g_z.to(ctx.kinds[0]), g_u, g_bias, g_h0.to(ctx.kinds[1]), g_c.to(ctx.kinds[2]),
-            None, None,
+            None, g_z.to(of_z), g_u,
+            None if g_bias is None else g_bias.to(of_u), g_h0.to(of_h), g_c.to(of_c), None, None,
         )  # fmt: skip
 
 
-def _multiplier(
-    weight: Tensor, bias: Tensor | None, rows: int, kind: torch.dtype
-) -> Callable[[Tensor, Tensor], object]:
-    """Return what sets its second argument to a @ weight.t() (+ bias), for a of up to `rows` rows.
+class Runner:
+    """Calls a function of `cell_code.Code` on arrays, in torch's threads."""
 
-    The products are in `kind`, whatever a and its result are, but for large weights of bfloat16:
-    they are laid out once by oneDNN, which would do it again for each product. Small ones gain less
-    by bfloat16 than the call costs.
-    """
-    if weight.dtype == torch.bfloat16 and weight.numel() >= PACKED and _packs():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        linear = torch.ops.mkldnn._linear_pointwise
-        return lambda a, out: out.copy_(linear(a.to(torch.bfloat16), packed, bias, "none", [], ""))
-    across = weight.to(kind).t().contiguous()
-    added = None if bias is None else bias.to(kind)
+    def __init__(
+        self, code: Any, name: str, takes: Sequence[str], arrays: dict[str, Tensor], **numbers: int
+    ) -> None:
+        self._function, self._takes = code.functions[name], takes
+        self._kept = code, arrays  # while their addresses are
+        self._numbers = {name: array.data_ptr() for name, array in arrays.items()} | numbers
 
-    def product(a: Tensor, out: Tensor) -> None:
-        a, direct = a.to(kind), out.dtype == kind
-        if added is not None:
-            made = torch.addmm(added, a, across, out=out if direct else None)
+    def __call__(self, **numbers: int) -> None:
+        """Run it with the rest of the numbers; those that it has no use for may lack."""
+        from netwright.children.native import call
+
+        found = self._numbers | numbers
+        taken = tuple([found.get(name, 0) for name in self._takes])
+        threads, team = torch.get_num_threads(), openmp()
+        if threads > 1 and team is not None:
+            team.run(self._function, taken, threads)
         else:
-            made = torch.mm(a, across, out=out if direct else None)
-        if not direct:
-            out.copy_(made)
+            call(self._function, (0, 0, 0, *taken))
+
+
+@functools.lru_cache(maxsize=64)
+def constant(value: float, rows: int, units: int, kind: torch.dtype) -> Tensor:
+    """Return [rows, units] of one number, which is not to be written to."""
+    return torch.full((rows, units), value, dtype=kind)
+
+
+@functools.lru_cache(maxsize=256)
+def numbers_of(numbers: tuple[int, ...]) -> Tensor:
+    """Return int64 numbers, which are not to be written to."""
+    return torch.tensor(numbers)
+
+
+def laid(code: Any, name: str, weight: Tensor, across: int) -> Tensor:
+    """Return weights as a function of `cell_code.Code` lays them out, for so many units."""
+    from netwright.children.native import call
+
+    rows = len(weight) if name.endswith("back") else len(weight) // code.units * weight.shape[1]
+    found = weight.new_empty(rows * across)
+    call(code.functions[name], (weight.data_ptr(), found.data_ptr()))
+    return found
+
+
+def _multiplier(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return what multiplies up to `rows` rows with weight.t(), laid out once by oneDNN."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    linear = torch.ops.mkldnn._linear_pointwise
+
+    def product(a: Tensor) -> Tensor:
+        made: Tensor = linear(a, packed, None, "none", [], "")
+        return made
 
     return product
 

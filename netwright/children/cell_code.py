@@ -1,0 +1,383 @@
+"""The machine code of a layer of a recurrent cell: all steps, forward and backward.
+
+One function each way goes through the steps, a vector of units at a time: the leaves' products with
+h_(t-1), then the tree while they are in the cache. Threads share the units and meet after a step.
+Arrays are those of `netwright.children.steps`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import binding, ir  # type: ignore[import-untyped]
+
+from netwright.children.lanes import Lanes
+from netwright.children.native import BYTES, DOUBLE, FLOAT, HALF, WORD, Native, Writer, size_of
+from netwright.children.products import products_of, vectors
+from netwright.children.tree import Tree, joined
+from netwright.spaces.recurrent import Cell
+
+TEAM = ("number", "threads", "meet")  # what `OpenMP.run` puts first; 0 for none
+FORWARD: tuple[str, ...] = (
+    "z",
+    "weight",
+    "given",
+    "bias",
+    "mask",
+    "onward",
+    "c_0",
+    "c",
+    "out",
+    "kept",
+)
+FORWARD += ("sizes", "scratch", "first", "end", "start", "x", "weight_in", "scratch_in")
+BACKWARD: tuple[str, ...] = (
+    "z",
+    "weight",
+    "g_onward",
+    "kept",
+    "mask",
+    "c_0",
+    "c",
+    "g_out",
+    "g_last",
+    "g_last_row",
+)
+BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
+BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
+
+
+GROUP = 4  # steps whose gradients of small weights are made in one go
+
+
+class Code:
+    """A cell of one width, compiled: functions for `native.call` and `OpenMP.run`.
+
+    kind: "float32" or "float64"; or "bfloat16", whose products with h_(t-1) the caller makes, so
+    that it takes one step a call. inputs: units of x where its products are made step by step too,
+    and the gradients of the weights with them; 0 where z is given and g_z and g_v are wanted.
+    """
+
+    def __init__(self, cell: Cell, units: int, kind: str, inputs: int = 0) -> None:
+        self._products = None
+        if kind != "bfloat16":
+            self._products = products_of(cell.base, units, kind, inputs)
+        made = self._products.functions if self._products else {}
+        module = ir.Module()
+        module.triple = binding.get_default_triple()
+        for writer in (_Forward, _Backward):
+            writer(module, made, cell, units, kind, inputs).write()
+        self._native = Native(module)
+        names = ("forward", "backward")
+        self.functions = made | {name: self._native.function(name) for name in names}
+        self.units, self.across = units, vectors(units, kind)
+        self.across_in = vectors(inputs, kind)
+        self.kept = kept_leaves(cell, inputs) * units
+
+
+def kept_leaves(cell: Cell, inputs: int) -> int:
+    """Return how many numbers of the leaves of a unit are kept, see `Tree.forward`."""
+    given = sum(not joined(cell, i) for i in range(cell.base))
+    return cell.base + (given if inputs else 0)
+
+
+@functools.lru_cache(maxsize=32)
+def code_of(cell: Cell, units: int, kind: str, inputs: int = 0) -> Code:
+    """Return the code, compiled at its first use."""
+    return Code(cell, units, kind, inputs)
+
+
+class _Steps:
+    """What both ways have in common."""
+
+    name: str
+    takes: tuple[str, ...]
+
+    def __init__(
+        self, module: Any, made: dict[str, int], cell: Cell, units: int, kind: str, inputs: int
+    ) -> None:
+        self.made = made
+        self.cell, self.units, self.module, self.inputs = cell, units, module, inputs
+        self.row = cell.base * units
+        self.kept_row = kept_leaves(cell, inputs) * units
+        self.apart = [i for i in range(cell.base) if not joined(cell, i)]
+        held = {"float32": FLOAT, "float64": DOUBLE, "bfloat16": HALF}[kind]
+        self.held, self.inner = held, DOUBLE if held == DOUBLE else FLOAT
+        self.own = held != HALF
+        takes = ir.FunctionType(ir.VoidType(), [WORD])
+        self.w = w = Writer(ir.Function(module, takes, self.name), self.inner)
+        self.tree = Tree(w, cell)
+        self.blocks = -(-units // w.lanes)
+        self.across = self.blocks * w.lanes
+        numbers = w.function.args[0]
+        given = {name: w.number(numbers, k) for k, name in enumerate((*TEAM, *self.takes))}
+        self.at: dict[str, Any] = given
+
+    def _made(self, name: str) -> Any:
+        """Return a function of `Products`."""
+        takes = [WORD] * 6 + [ir.IntType(1)] if name.startswith("sums") else [WORD] * 4
+        kind = ir.FunctionType(ir.VoidType(), takes)
+        return self.w.builder.inttoptr(WORD(self.made[name]), kind.as_pointer())
+
+    def _team(self) -> tuple[Any, Any]:
+        """Return this thread's range of vectors."""
+        w, kind = self.w, ir.FunctionType(ir.IntType(32), [])
+        alone = w.builder.icmp_signed("==", self.at["threads"], WORD(0))
+        start = w.builder.block
+        with w.builder.if_then(w.builder.not_(alone)):
+            number, count = (
+                w.builder.sext(
+                    w.builder.call(w.builder.inttoptr(self.at[k], kind.as_pointer()), []), WORD
+                )
+                for k in ("number", "threads")
+            )
+            inside = w.builder.block
+        found = []
+        for value, otherwise in ((number, 0), (count, 1)):
+            phi = w.builder.phi(WORD)
+            phi.add_incoming(value, inside)
+            phi.add_incoming(WORD(otherwise), start)
+            found.append(phi)
+        number, count = found
+        self.met = w.builder.icmp_signed(">", count, WORD(1))
+        self.at["thread"], self.at["count"] = number, count
+        return self._share(self.blocks)
+
+    def _share(self, parts: int) -> tuple[Any, Any]:
+        """Return this thread's range of so many parts."""
+        w, number = self.w, self.at["thread"]
+        first, last = (
+            w.builder.sdiv(w.times(n, parts), self.at["count"]) for n in (number, w.add(number, 1))
+        )
+        return first, last
+
+    def _meet(self) -> None:
+        """Wait for the other threads."""
+        w, kind = self.w, ir.FunctionType(ir.VoidType(), [])
+        with w.builder.if_then(self.met):
+            w.builder.call(w.builder.inttoptr(self.at["meet"], kind.as_pointer()), [])
+
+    def _before(self, t: Any, start: Any) -> Any:
+        """Return the address of c_(t-1) for a step whose rows begin at `start`."""
+        w = self.w
+        initial = w.builder.icmp_signed("==", t, WORD(0))
+        earlier = w.number(self.at["sizes"], w.builder.select(initial, t, w.add(t, -1)))
+        row = w.builder.sub(start, earlier)
+        return w.builder.select(
+            initial, self.at["c_0"], self._rows("c", self.inner, row, self.units, 0)
+        )
+
+    def _in(self, name: str, kind: Any, place: Any) -> Any:
+        """Return the address of a place in an array of numbers of a kind."""
+        return self.w.add(self.at[name], self.w.times(place, size_of(kind)))
+
+    def _rows(self, name: str, kind: Any, row: Any, width: int, unit: Any) -> Any:
+        """Return the address of a unit in a row of an array [.., width]."""
+        return self._in(name, kind, self.w.add(self.w.times(row, width), unit))
+
+    def write(self) -> None:
+        raise NotImplementedError
+
+
+class _Forward(_Steps):
+    name, takes = "forward", FORWARD
+
+    def write(self) -> None:
+        """Write the function."""
+        w, at = self.w, self.at
+        if self.own:
+            self.product = self._made("ahead")
+        if self.inputs:
+            self.product_in = self._made("ahead_in")
+        first, last = self._team()
+
+        def step(t: Any, start: Any) -> list[Any]:
+            rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
+            before = self._before(t, start)
+            if self.own:
+                w.loop(first, last, lambda k: self._products(k, rows, start))
+
+            def row(r: Any) -> None:
+                goes_on = w.less(r, following)
+                w.loop(first, last, lambda k: self._vector(k, r, rows, goes_on, start, before))
+
+            w.loop(0, rows, row)
+            if self.own:
+                self._meet()
+            return [w.add(start, rows)]
+
+        w.loop(at["first"], at["end"], step, [at["start"]])
+        w.builder.ret_void()
+
+    def _products(self, block: Any, rows: Any, start: Any) -> None:
+        """Multiply h_(t-1) with the weights of a vector of units, leaf after leaf."""
+        w = self.w
+        onward = self._rows("onward", self.held, start, self.units, 0)
+        ahead = w.add(self.at["weight"], w.times(block, self.row * BYTES))
+
+        def leaf(i: Any) -> None:
+            weight = w.add(ahead, w.times(i, self.units * BYTES))
+            place = w.add(w.times(i, self.across), w.times(block, w.lanes))
+            out = self._in("scratch", self.inner, place)
+            w.builder.call(self.product, [onward, weight, out, rows])
+            if self.inputs:
+                weight = w.add(w.times(block, self.cell.base), i)
+                weight = w.add(self.at["weight_in"], w.times(weight, self.inputs * BYTES))
+                out = self._in("scratch_in", self.inner, place)
+                x = self._rows("x", self.held, start, self.inputs, 0)
+                w.builder.call(self.product_in, [x, weight, out, rows])
+
+        w.loop(0, self.cell.base, leaf)
+
+    def _vector(self, block: Any, r: Any, rows: Any, goes_on: Any, start: Any, before: Any) -> None:
+        """Write the tree for one vector of units of row `r` of a step."""
+        w, units, held, inner = self.w, self.units, self.held, self.inner
+        unit = w.times(block, w.lanes)
+        mask = w.below(w.builder.sub(WORD(units), unit))
+        at = w.add(start, r)
+        z, v = [], []
+        for i in range(self.cell.base):
+            place = w.add(unit, i * units)
+            of, tile = w.add(unit, i * self.across), self.cell.base * self.across
+            if self.inputs:
+                z.append(w.read(self._rows("scratch_in", inner, r, tile, of), inner))
+            else:
+                z.append(w.read(self._rows("z", held, at, self.row, place), held, mask))
+            if self.own:
+                made = w.read(self._rows("scratch", inner, r, tile, of), inner)
+            else:
+                made = w.read(self._rows("given", held, r, self.row, place), held, mask)
+            v.append(made + w.read(self._in("bias", inner, place), inner, mask))
+        c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
+        c = w.read(w.add(before, c_place), inner, mask)
+        h, c_next, kept = self.tree.forward(z, v, c)
+        kept += [z[i] for i in self.apart] if self.inputs else []
+        for i, value in enumerate(kept):
+            place = self._rows("kept", inner, at, self.kept_row, w.add(unit, i * units))
+            w.write(value, place, inner, mask)
+        w.write(h, self._rows("out", held, at, units, unit), held, mask)
+        w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
+        passed = h * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
+        place = self._rows("onward", held, w.add(at, rows), units, unit)
+        w.write(passed, place, held, w.where(goes_on, mask))
+
+
+class _Backward(_Steps):
+    name, takes = "backward", BACKWARD
+
+    def write(self) -> None:
+        """Write the function; it goes from step end - 1, which ends at row `start`, to `first`."""
+        w, at = self.w, self.at
+        if self.own:
+            self.product = self._made("back")
+        if self.inputs:
+            self.blocks_in = -(-self.inputs // w.lanes)
+            self.product_in = self._made("back_in")
+            self.sums, self.sums_in = self._made("sums"), self._made("sums_in")
+        first, last = self._team()
+
+        room = w.times(w.number(at["sizes"]), GROUP if self.inputs else 0)
+
+        def step(k: Any, end: Any, above: Any) -> list[Any]:
+            t = w.builder.sub(w.add(at["end"], at["first"], -1), k)
+            rows, following = w.number(at["sizes"], t), w.number(at["sizes"], w.add(t, 1))
+            start = w.builder.sub(end, rows)
+            g_start = w.builder.sub(above, rows) if self.inputs else start
+            before = self._before(t, start)
+
+            def row(r: Any) -> None:
+                goes_on, g_row = w.less(r, following), w.add(g_start, r)
+                w.loop(first, last, lambda k: self._vector(k, r, g_row, goes_on, start, before))
+
+            w.loop(0, rows, row)
+            if self.own:
+                self._meet()
+                w.loop(first, last, lambda b: self._product(b, rows, g_start))
+            if not self.inputs:
+                return [start, above]
+            self._of_x(rows, start, g_start)
+            fresh = w.less(t, w.add(at["end"], -GROUP))  # negated
+            full = w.builder.or_(
+                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(GROUP)), WORD(0)),
+                w.builder.icmp_signed("==", t, at["first"]),
+            )
+            with w.builder.if_then(full):
+                self._of_weights(w.builder.sub(room, g_start), start, g_start, fresh)
+                self._meet()  # g_z and g_v are written over then
+            return [start, w.builder.select(full, room, g_start)]
+
+        w.loop(at["first"], at["end"], step, [at["start"], room])
+        w.builder.ret_void()
+
+    def _of_x(self, rows: Any, start: Any, g_start: Any) -> None:
+        """Make a step's gradients of x."""
+        w, inner = self.w, self.inner
+        first, last = self._share(self.blocks_in)
+        wanted = w.builder.icmp_signed("!=", self.at["wants_x"], WORD(0))
+        last = w.builder.select(wanted, last, first)
+        g_z = self._rows("g_z", inner, g_start, self.row, 0)
+
+        def block(k: Any) -> None:
+            weight = w.add(self.at["weight_in"], w.times(k, self.row * BYTES))
+            out = self._rows("g_x", inner, start, self.blocks_in * w.lanes, w.times(k, w.lanes))
+            w.builder.call(self.product_in, [g_z, weight, out, rows])
+
+        w.loop(first, last, block)
+
+    def _of_weights(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
+        """Add the gradients of some steps' rows to those of the weights, or begin with them."""
+        w, inner = self.w, self.inner
+        first, last = self._share(self.row)
+        for function, of, length, g, to in (
+            (self.sums_in, "x", self.inputs, "g_z", "g_weight_in"),
+            (self.sums, "onward", self.units, "g_v", "g_weight"),
+        ):
+            taken = self._rows(of, inner, start, length, 0)
+            given = self._rows(g, inner, g_start, self.row, 0)
+            takes = [given, taken, self.at[to], rows, first, last, going_on]
+            w.builder.call(function, takes)
+
+    def _product(self, block: Any, rows: Any, start: Any) -> None:
+        w = self.w
+        g_v = self._rows("g_v", self.held, start, self.row, 0)
+        weight = w.add(self.at["weight"], w.times(block, self.row * BYTES))
+        out = w.add(self.at["g_onward"], w.times(block, BYTES))
+        w.builder.call(self.product, [g_v, weight, out, rows])
+
+    def _vector(
+        self, block: Any, r: Any, g_row: Any, goes_on: Any, start: Any, before: Any
+    ) -> None:
+        """Write the tree's gradient for one vector of units of row `r` of a step."""
+        w, units, held, inner = self.w, self.units, self.held, self.inner
+        unit = w.times(block, w.lanes)
+        mask = w.below(w.builder.sub(WORD(units), unit))
+        going = w.where(goes_on, mask)
+        at = w.add(start, r)
+        kept: list[Lanes] = []
+        z: dict[int, Lanes] = {}
+        for i in range(self.cell.base):
+            place = w.add(unit, i * units)
+            kept.append(w.read(self._rows("kept", inner, at, self.kept_row, place), inner, mask))
+        for k, i in enumerate(self.apart):
+            if self.inputs:
+                place = w.add(unit, (self.cell.base + k) * units)
+                z[i] = w.read(self._rows("kept", inner, at, self.kept_row, place), inner, mask)
+            else:
+                place = w.add(unit, i * units)
+                z[i] = w.read(self._rows("z", held, at, self.row, place), held, mask)
+        c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
+        c = w.read(w.add(before, c_place), inner, mask)
+        across = self.across if self.own else units
+        onward = w.read(self._rows("g_onward", held, r, across, unit), held, going)
+        passed = onward * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
+        g_h = w.read(self._rows("g_out", held, at, units, unit), held, mask) + passed
+        g_c = w.read(self._rows("g_c", inner, r, units, unit), inner, going)
+        last = w.add(w.builder.mul(at, self.at["g_last_row"]), unit)
+        g_c = g_c + w.read(self._in("g_last", inner, last), inner, mask)
+        found, g_before = self.tree.backward(kept, z, c, g_h, g_c)
+        for i, pair in enumerate(found):
+            place = w.add(unit, i * units)
+            for name, value in zip(("g_z", "g_v"), pair, strict=True):
+                w.write(value, self._rows(name, held, g_row, self.row, place), held, mask)
+        w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)
