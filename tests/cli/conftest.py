@@ -22,6 +22,7 @@ TINY = [
     "training.epochs=1",
     "data.train_limit=200",
     "controller.batch=3",
+    "controller.guided.batch=3",
     "space.depths=[2]",
     "space.filters=[4, 8]",
     "space.pools=[1]",

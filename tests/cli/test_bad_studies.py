@@ -146,7 +146,7 @@ def bad_config(folder: Path) -> None:
 
 
 def bad_trial(folder: Path) -> None:
-    sql(folder, "update trials set choices = '{}' where number = 0")
+    sql(folder, "update trials set choices = '{}'")
 
 
 def no_trials(folder: Path) -> None:
