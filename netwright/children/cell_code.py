@@ -15,6 +15,7 @@ from llvmlite import binding, ir  # type: ignore[import-untyped]
 from netwright.children.lanes import Lanes
 from netwright.children.native import BYTES, DOUBLE, FLOAT, HALF, WORD, Native, Writer, size_of
 from netwright.children.products import products_of, vectors
+from netwright.children.tiles import Tiles, whole
 from netwright.children.tree import Tree, joined
 from netwright.spaces.recurrent import Cell
 
@@ -74,12 +75,19 @@ class Code:
         self.units, self.across = units, vectors(units, kind)
         self.across_in = vectors(inputs, kind)
         self.kept = kept_leaves(cell, inputs) * units
+        self.onward_row, self.g_row = rows_of(cell, units, kind)
 
 
 def kept_leaves(cell: Cell, inputs: int) -> int:
     """Return how many numbers of the leaves of a unit are kept, see `Tree.forward`."""
     given = sum(not joined(cell, i) for i in range(cell.base))
     return cell.base + (given if inputs else 0)
+
+
+def rows_of(cell: Cell, units: int, kind: str) -> tuple[int, int]:
+    """Return the numbers of a row of what products are of: h_(t-1), and the gradients of leaves."""
+    found = units, cell.base * units
+    return (whole(found[0]), whole(found[1])) if kind == "tiles" else found
 
 
 @functools.lru_cache(maxsize=32)
@@ -102,9 +110,10 @@ class _Steps:
         self.row = cell.base * units
         self.kept_row = kept_leaves(cell, inputs) * units
         self.apart = [i for i in range(cell.base) if not joined(cell, i)]
-        held = {"float32": FLOAT, "float64": DOUBLE, "bfloat16": HALF}[kind]
+        held = {"float32": FLOAT, "float64": DOUBLE}.get(kind, HALF)
         self.held, self.inner = held, DOUBLE if held == DOUBLE else FLOAT
-        self.own = held != HALF
+        self.own, self.tiled = kind != "bfloat16", kind == "tiles"
+        self.onward_row, self.g_row = rows_of(cell, units, kind)
         takes = ir.FunctionType(ir.VoidType(), [WORD])
         self.w = w = Writer(ir.Function(module, takes, self.name), self.inner)
         self.tree = Tree(w, cell)
@@ -113,10 +122,19 @@ class _Steps:
         numbers = w.function.args[0]
         given = {name: w.number(numbers, k) for k, name in enumerate((*TEAM, *self.takes))}
         self.at: dict[str, Any] = given
+        if self.tiled:
+            Tiles(w).begin()
+
+    def _end(self) -> None:
+        if self.tiled:
+            Tiles(self.w).end()
+        self.w.builder.ret_void()
 
     def _made(self, name: str) -> Any:
         """Return a function of `Products`."""
-        takes = [WORD] * 6 + [ir.IntType(1)] if name.startswith("sums") else [WORD] * 4
+        takes = [WORD] * (5 if self.tiled else 4)
+        if name.startswith("sums"):
+            takes = [WORD] * 6 + [ir.IntType(1)]
         kind = ir.FunctionType(ir.VoidType(), takes)
         return self.w.builder.inttoptr(WORD(self.made[name]), kind.as_pointer())
 
@@ -208,12 +226,18 @@ class _Forward(_Steps):
             return [w.add(start, rows)]
 
         w.loop(at["first"], at["end"], step, [at["start"]])
-        w.builder.ret_void()
+        self._end()
 
     def _products(self, block: Any, rows: Any, start: Any) -> None:
         """Multiply h_(t-1) with the weights of a vector of units, leaf after leaf."""
         w = self.w
-        onward = self._rows("onward", self.held, start, self.units, 0)
+        onward = self._rows("onward", self.held, start, self.onward_row, 0)
+        if self.tiled:
+            weight = w.times(block, self.cell.base * self.onward_row * BYTES // 2)
+            out = self._in("scratch", self.inner, w.times(block, w.lanes))
+            takes = [onward, w.add(self.at["weight"], weight), out, rows, WORD(self.cell.base)]
+            w.builder.call(self.product, takes)
+            return
         ahead = w.add(self.at["weight"], w.times(block, self.row * BYTES))
 
         def leaf(i: Any) -> None:
@@ -259,7 +283,7 @@ class _Forward(_Steps):
         w.write(h, self._rows("out", held, at, units, unit), held, mask)
         w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
         passed = h * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
-        place = self._rows("onward", held, w.add(at, rows), units, unit)
+        place = self._rows("onward", held, w.add(at, rows), self.onward_row, unit)
         w.write(passed, place, held, w.where(goes_on, mask))
 
 
@@ -293,7 +317,10 @@ class _Backward(_Steps):
             w.loop(0, rows, row)
             if self.own:
                 self._meet()
-                w.loop(first, last, lambda b: self._product(b, rows, g_start))
+                if self.tiled:
+                    self._tile_product(first, last, rows, g_start)
+                else:
+                    w.loop(first, last, lambda b: self._product(b, rows, g_start))
             if not self.inputs:
                 return [start, above]
             self._of_x(rows, start, g_start)
@@ -308,7 +335,7 @@ class _Backward(_Steps):
             return [start, w.builder.select(full, room, g_start)]
 
         w.loop(at["first"], at["end"], step, [at["start"], room])
-        w.builder.ret_void()
+        self._end()
 
     def _of_x(self, rows: Any, start: Any, g_start: Any) -> None:
         """Make a step's gradients of x."""
@@ -337,6 +364,13 @@ class _Backward(_Steps):
             given = self._rows(g, inner, g_start, self.row, 0)
             takes = [given, taken, self.at[to], rows, first, last, going_on]
             w.builder.call(function, takes)
+
+    def _tile_product(self, first: Any, last: Any, rows: Any, start: Any) -> None:
+        w = self.w
+        g_v = self._rows("g_v", self.held, start, self.g_row, 0)
+        weight = w.add(self.at["weight"], w.times(first, self.g_row * BYTES // 2))
+        out = w.add(self.at["g_onward"], w.times(first, BYTES))
+        w.builder.call(self.product, [g_v, weight, out, rows, w.builder.sub(last, first)])
 
     def _product(self, block: Any, rows: Any, start: Any) -> None:
         w = self.w
@@ -369,7 +403,8 @@ class _Backward(_Steps):
         c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
         c = w.read(w.add(before, c_place), inner, mask)
         across = self.across if self.own else units
-        onward = w.read(self._rows("g_onward", held, r, across, unit), held, going)
+        found_in = inner if self.own else held
+        onward = w.read(self._rows("g_onward", found_in, r, across, unit), found_in, going)
         passed = onward * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
         g_h = w.read(self._rows("g_out", held, at, units, unit), held, mask) + passed
         g_c = w.read(self._rows("g_c", inner, r, units, unit), inner, going)
@@ -379,5 +414,5 @@ class _Backward(_Steps):
         for i, pair in enumerate(found):
             place = w.add(unit, i * units)
             for name, value in zip(("g_z", "g_v"), pair, strict=True):
-                w.write(value, self._rows(name, held, g_row, self.row, place), held, mask)
+                w.write(value, self._rows(name, held, g_row, self.g_row, place), held, mask)
         w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)

@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
+from netwright.children.tiles import ROWS, tile_product
 
 
 def vectors(units: int, kind: str) -> int:
@@ -31,6 +32,12 @@ class Products:
         module.triple = binding.get_default_triple()
         inner, rows = DOUBLE if kind == "float64" else FLOAT, base * units
         across = vectors(units, kind)
+        if kind == "tiles":
+            tile_product(module, "ahead", units, base * across, across)
+            tile_product(module, "back", rows, across, ROWS)
+            self._native = Native(module)
+            self.functions = {name: self._native.function(name) for name in ("ahead", "back")}
+            return
         names = ["ahead", "back", "weight_ahead", "weight_back"]
         product(module, "ahead", inner, units, base * across)
         product(module, "back", inner, rows, across)
