@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
+from netwright.children.aligned import TILE
 from netwright.children.lanes import Lanes
 from netwright.children.native import BYTES, DOUBLE, FLOAT, HALF, WORD, Native, Writer, size_of
 from netwright.children.products import products_of, vectors
@@ -47,9 +48,12 @@ BACKWARD: tuple[str, ...] = (
 )
 BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
 BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
+BACKWARD += ("x_tiles", "onward_tiles", "g_z_tiles", "g_v_tiles")
 
 
-GROUP = 4  # steps whose gradients of small weights are made in one go
+def group_of(kind: str) -> int:
+    """Return of how many steps the gradients of small weights are made in one go."""
+    return 8 if kind == "tiles" else 4
 
 
 class Code:
@@ -76,6 +80,7 @@ class Code:
         self.across_in = vectors(inputs, kind)
         self.kept = kept_leaves(cell, inputs) * units
         self.onward_row, self.g_row = rows_of(cell, units, kind)
+        self.group = group_of(kind)
 
 
 def kept_leaves(cell: Cell, inputs: int) -> int:
@@ -114,6 +119,8 @@ class _Steps:
         self.held, self.inner = held, DOUBLE if held == DOUBLE else FLOAT
         self.own, self.tiled = kind != "bfloat16", kind == "tiles"
         self.onward_row, self.g_row = rows_of(cell, units, kind)
+        self.x_row = whole(inputs) if self.tiled else inputs
+        self.group = group_of(kind)
         takes = ir.FunctionType(ir.VoidType(), [WORD])
         self.w = w = Writer(ir.Function(module, takes, self.name), self.inner)
         self.tree = Tree(w, cell)
@@ -162,11 +169,12 @@ class _Steps:
         self.at["thread"], self.at["count"] = number, count
         return self._share(self.blocks)
 
-    def _share(self, parts: int) -> tuple[Any, Any]:
+    def _share(self, parts: Any) -> tuple[Any, Any]:
         """Return this thread's range of so many parts."""
         w, number = self.w, self.at["thread"]
         first, last = (
-            w.builder.sdiv(w.times(n, parts), self.at["count"]) for n in (number, w.add(number, 1))
+            w.builder.sdiv(w.builder.mul(n, w.word(parts)), self.at["count"])
+            for n in (number, w.add(number, 1))
         )
         return first, last
 
@@ -237,6 +245,12 @@ class _Forward(_Steps):
             out = self._in("scratch", self.inner, w.times(block, w.lanes))
             takes = [onward, w.add(self.at["weight"], weight), out, rows, WORD(self.cell.base)]
             w.builder.call(self.product, takes)
+            if self.inputs:
+                weight = w.times(block, self.cell.base * self.x_row * BYTES // 2)
+                weight = w.add(self.at["weight_in"], weight)
+                out = self._in("scratch_in", self.inner, w.times(block, w.lanes))
+                x = self._rows("x", self.held, start, self.x_row, 0)
+                w.builder.call(self.product_in, [x, weight, out, rows, WORD(self.cell.base)])
             return
         ahead = w.add(self.at["weight"], w.times(block, self.row * BYTES))
 
@@ -301,7 +315,7 @@ class _Backward(_Steps):
             self.sums, self.sums_in = self._made("sums"), self._made("sums_in")
         first, last = self._team()
 
-        room = w.times(w.number(at["sizes"]), GROUP if self.inputs else 0)
+        room = w.times(w.number(at["sizes"]), self.group if self.inputs else 0)
 
         def step(k: Any, end: Any, above: Any) -> list[Any]:
             t = w.builder.sub(w.add(at["end"], at["first"], -1), k)
@@ -324,9 +338,9 @@ class _Backward(_Steps):
             if not self.inputs:
                 return [start, above]
             self._of_x(rows, start, g_start)
-            fresh = w.less(t, w.add(at["end"], -GROUP))  # negated
+            fresh = w.less(t, w.add(at["end"], -self.group))  # negated
             full = w.builder.or_(
-                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(GROUP)), WORD(0)),
+                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(self.group)), WORD(0)),
                 w.builder.icmp_signed("==", t, at["first"]),
             )
             with w.builder.if_then(full):
@@ -343,7 +357,12 @@ class _Backward(_Steps):
         first, last = self._share(self.blocks_in)
         wanted = w.builder.icmp_signed("!=", self.at["wants_x"], WORD(0))
         last = w.builder.select(wanted, last, first)
-        g_z = self._rows("g_z", inner, g_start, self.row, 0)
+        g_z = self._rows("g_z", self.held, g_start, self.g_row, 0)
+        if self.tiled:
+            weight = w.add(self.at["weight_in"], w.times(first, self.g_row * BYTES // 2))
+            out = self._rows("g_x", inner, start, self.blocks_in * w.lanes, w.times(first, w.lanes))
+            w.builder.call(self.product_in, [g_z, weight, out, rows, w.builder.sub(last, first)])
+            return
 
         def block(k: Any) -> None:
             weight = w.add(self.at["weight_in"], w.times(k, self.row * BYTES))
@@ -354,6 +373,9 @@ class _Backward(_Steps):
 
     def _of_weights(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
         """Add the gradients of some steps' rows to those of the weights, or begin with them."""
+        if self.tiled:
+            self._of_weights_in_tiles(rows, start, g_start, going_on)
+            return
         w, inner = self.w, self.inner
         first, last = self._share(self.row)
         for function, of, length, g, to in (
@@ -364,6 +386,28 @@ class _Backward(_Steps):
             given = self._rows(g, inner, g_start, self.row, 0)
             takes = [given, taken, self.at[to], rows, first, last, going_on]
             w.builder.call(function, takes)
+
+    def _of_weights_in_tiles(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
+        w, at, held = self.w, self.at, self.held
+        of = (
+            ("g_z", g_start, self.g_row, "pairs"),
+            ("g_v", g_start, self.g_row, "pairs"),
+            ("x", start, self.x_row, "pairs_turned_in"),
+            ("onward", start, self.onward_row, "pairs_turned"),
+        )
+        pairs = w.times(w.builder.sdiv(w.add(rows, TILE - 1), WORD(TILE)), TILE // 2)
+        first, last = self._share(pairs)
+        for name, row, width, function in of:
+            source = self._rows(name, held, row, width, 0)
+            takes = [source, at[f"{name}_tiles"], rows, first, last]
+            w.builder.call(self._made(function), takes)
+        self._meet()
+        first, last = self._share(-(-self.row // w.lanes))
+        for function, g, x, to in (
+            (self.sums_in, "g_z_tiles", "x_tiles", "g_weight_in"),
+            (self.sums, "g_v_tiles", "onward_tiles", "g_weight"),
+        ):
+            w.builder.call(function, [at[g], at[x], at[to], rows, first, last, going_on])
 
     def _tile_product(self, first: Any, last: Any, rows: Any, start: Any) -> None:
         w = self.w

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from netwright.children.aligned import aligned, cut
 from netwright.children.openmp import openmp
-from netwright.children.tiles import ROWS, has_tiles, laid_ahead, laid_back
+from netwright.children.tiles import fit, laid_ahead, laid_back
 from netwright.spaces.recurrent import Cell
 
 PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
@@ -133,7 +133,7 @@ class _Layer(torch.autograd.Function):
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
         units = h0.shape[1]
         narrow = z.dtype == torch.bfloat16 and u.numel() >= PACKED and _packs()
-        tiled = z.dtype == torch.bfloat16 and not narrow and _tiled(batch_sizes)
+        tiled = z.dtype == torch.bfloat16 and not narrow and fit(batch_sizes)
         held = z.dtype if narrow or tiled else kind
         ctx.kinds = tuple(t.dtype for t in (z, u, h0, c0))
         z = z.to(held).contiguous()
@@ -280,11 +280,6 @@ def _multiplier(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
         return made
 
     return product
-
-
-def _tiled(batch_sizes: Sequence[int]) -> bool:
-    """Say whether the products of a layer of bfloat16 can be made in the processor's tiles."""
-    return min(batch_sizes) >= ROWS and has_tiles()
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import functools
 import platform
 import struct
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from llvmlite import binding, ir  # type: ignore[import-untyped]
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from netwright.children.aligned import TILE
-from netwright.children.native import BYTES, FLOAT, WORD, Writer
+from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer
 
 ROWS = 16  # of a tile, and the least that a product has
 _SIZE = ROWS * BYTES
@@ -39,9 +39,21 @@ def has_tiles() -> bool:
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) == 0)
 
 
+def fit(batch_sizes: Sequence[int]) -> bool:
+    """Say whether the products of a layer of bfloat16 can be made in tiles."""
+    return min(batch_sizes) >= ROWS and has_tiles()
+
+
 def whole(columns: int) -> int:
     """Return the columns of as many whole tiles as hold these."""
     return -(-columns // TILE) * TILE
+
+
+class Places(NamedTuple):
+    """How many bytes a tile's rows, and one tile and the next of a sum, are apart."""
+
+    row: int
+    step: int = 0
 
 
 class Tiles:
@@ -94,19 +106,63 @@ class Tiles:
         self._call("tdpbf16ps", [_BYTE(to), _BYTE(a), _BYTE(b)])
 
 
+def _sums(
+    w: Writer, deep: Any, a: Places, b: Places, out: Places, start: Any, more: Any = None
+) -> None:
+    """Write, or add with `more`, the sums of two tiles of `a`'s rows and one or two of `b`'s.
+
+    start: of each, its first tiles' addresses; a's and b's go on for `deep` tiles of the sum.
+    """
+    tiles = Tiles(w)
+    of_a, of_b, of_out = start
+    high, wide = len(of_a), len(of_b)
+    places = [(i * wide + j, of_out[i][j]) for i in range(high) for j in range(wide)]
+    if more is None:
+        for tile, _ in places:
+            tiles.clear(tile)
+    else:
+        with w.builder.if_else(more) as (yes, no):
+            with yes:
+                for tile, place in places:
+                    tiles.read(tile, place, out.row)
+            with no:
+                for tile, _ in places:
+                    tiles.clear(tile)
+
+    def term(k: Any) -> None:
+        for j, place in enumerate(of_b):
+            tiles.read(6 + j, w.add(place, w.times(k, b.step)), b.row)
+        for i, place in enumerate(of_a):
+            tiles.read(4 + i, w.add(place, w.times(k, a.step)), a.row)
+            for j in range(wide):
+                tiles.multiply(i * wide + j, 4 + i, 6 + j)
+
+    w.loop(0, deep, term)
+    for tile, place in places:
+        tiles.write(tile, place, out.row)
+
+
+def _by_two(w: Writer, first: Any, last: Any, body: Callable[[Any, int], None]) -> None:
+    """Write `body(k, how many)` for all from `first` below `last`, two at a time."""
+    twos = w.builder.sdiv(w.builder.sub(w.word(last), w.word(first)), WORD(2))
+    w.loop(0, twos, lambda k: body(w.add(first, w.times(k, 2)), 2))
+    w.loop(w.add(first, w.times(twos, 2)), last, lambda k: body(k, 1))
+
+
 def tile_product(module: Any, name: str, length: int, across: int, apart: int) -> None:
     """Write a function (a, weight, out, rows, count): out = a @ weight, a [rows, whole(length)].
 
-    a: bfloat16, dense. weight: `count` times [whole(length), 16] as `laid_tiles` lays it out. out:
-    float32, rows of `across` numbers, each 16 columns `apart` numbers after the last. `rows` must
-    be `ROWS` or more; where they do not come out even, some are worked out twice.
+    a: bfloat16, dense. weight: `count` times [whole(length), 16] as `laid_ahead` and `laid_back`
+    lay them out. out: float32, rows of `across` numbers, each 16 columns `apart` numbers after the
+    last. `rows` must be `ROWS` or more; where they do not come out even, some are worked out twice.
     """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 5), name)
     w = Writer(function, FLOAT)
-    tiles, deep = Tiles(w), whole(length) // TILE
-    row = deep * BYTES
+    deep = whole(length) // TILE
     a, weight, out, rows, count = function.args
     latest = w.builder.sub(rows, WORD(ROWS))
+    of_a, of_b = Places(deep * BYTES, BYTES), Places(BYTES, _SIZE)
+    of_out = Places(across * 4)
 
     def pair(k: Any) -> None:
         starts = []
@@ -115,29 +171,99 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
             starts.append(w.builder.select(w.less(latest, start), latest, start))
 
         def columns(first: Any, wide: int) -> None:
-            for i in range(2 * wide):
-                tiles.clear(i)
+            left = [w.add(a, w.times(start, of_a.row)) for start in starts]
+            blocks = [w.add(first, j) for j in range(wide)]
+            right = [w.add(weight, w.times(block, deep * _SIZE)) for block in blocks]
+            to = [
+                [
+                    w.add(out, w.times(start, of_out.row), w.times(block, apart * 4))
+                    for block in blocks
+                ]
+                for start in starts
+            ]
+            _sums(w, deep, of_a, of_b, of_out, (left, right, to))
 
-            def term(_: Any, x: Any, y: Any) -> list[Any]:
-                for j in range(wide):
-                    tiles.read(6 + j, w.add(y, j * deep * _SIZE), BYTES)
-                for i, start in enumerate(starts):
-                    tiles.read(4 + i, w.add(x, w.times(start, row)), row)
-                    for j in range(wide):
-                        tiles.multiply(i * wide + j, 4 + i, 6 + j)
-                return [w.add(x, BYTES), w.add(y, _SIZE)]
-
-            w.loop(0, deep, term, [a, w.add(weight, w.times(first, deep * _SIZE))])
-            for i, start in enumerate(starts):
-                for j in range(wide):
-                    place = w.add(w.times(start, across), w.times(w.add(first, j), apart))
-                    tiles.write(i * wide + j, w.add(out, w.times(place, 4)), across * 4)
-
-        twos = w.builder.sdiv(count, WORD(2))
-        w.loop(0, twos, lambda j: columns(w.times(j, 2), 2))
-        w.loop(w.times(twos, 2), count, lambda j: columns(j, 1))
+        _by_two(w, 0, count, columns)
 
     w.loop(0, w.builder.sdiv(w.add(rows, 2 * ROWS - 1), WORD(2 * ROWS)), pair)
+    w.builder.ret_void()
+
+
+def lay_pairs(module: Any, name: str, columns: int, turned: bool) -> None:
+    """Write a function (from, to, count, first, last): some pairs of rows of `count` in tiles.
+
+    from: bfloat16 [count, whole(columns)]. to: for 16 columns at a time, tiles of 32 rows, the last
+    filled up with zeros; pairs are a tile's rows or, where they are `turned`, its columns. There
+    are 16 pairs a tile.
+    """
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 5), name), FLOAT)
+    source, to, count, first, last = w.function.args
+    deep = _deep(w, count)
+    word = ir.VectorType(ir.IntType(32), ROWS)
+    everywhere = w.below(w.word(ROWS))
+    turns = [k // 2 + k % 2 * ROWS for k in range(2 * ROWS)]
+    picks = ir.Constant(ir.VectorType(ir.IntType(32), 2 * ROWS), turns)
+
+    def pair(p: Any) -> None:
+        tile, row = w.builder.sdiv(p, WORD(ROWS)), w.builder.srem(p, WORD(ROWS))
+        masks = [w.where(w.less(w.add(w.times(p, 2), i), count), everywhere) for i in range(2)]
+
+        def block(k: Any) -> None:
+            taken = w.add(w.times(p, 4 * whole(columns)), w.times(k, BYTES // 2))
+            rows = [
+                w.raw(w.add(source, taken, i * 2 * whole(columns)), HALF, mask)
+                for i, mask in enumerate(masks)
+            ]
+            both = w.builder.shuffle_vector(*rows, picks)
+            at = w.add(to, w.times(w.add(w.builder.mul(k, deep), tile), _SIZE))
+            if not turned:
+                place = w.builder.inttoptr(w.add(at, w.times(row, BYTES)), both.type.as_pointer())
+                w.builder.store(both, place).align = 4
+                return
+            both = w.builder.bitcast(both, word)
+            for lane in range(ROWS):
+                place = w.add(at, w.times(row, 4), lane * BYTES)
+                one = w.builder.extract_element(both, ir.IntType(32)(lane))
+                w.builder.store(one, w.builder.inttoptr(place, one.type.as_pointer()))
+
+        w.loop(0, -(-columns // ROWS), block)
+
+    w.loop(first, last, pair)
+    w.builder.ret_void()
+
+
+def _deep(w: Writer, rows: Any) -> Any:
+    """Return the tiles of 32 that so many rows are."""
+    return w.builder.sdiv(w.add(rows, TILE - 1), WORD(TILE))
+
+
+def tile_sums(module: Any, name: str, rows: int, length: int) -> None:
+    """Write a function (g, x, out, steps, first, last, more): out = x.t() @ g for some columns.
+
+    g: [steps, rows], x: [steps, length], turned, both laid out by `lay_pairs`. out: float32
+    [length, rows], filled up to whole tiles. first, last: which 16 columns; with `more` the sums
+    are added to it.
+    """
+    takes = ir.FunctionType(ir.VoidType(), [WORD] * 6 + [ir.IntType(1)])
+    w = Writer(ir.Function(module, takes, name), FLOAT)
+    g, x, out, steps, first, last, more = w.function.args
+    deep, high = _deep(w, steps), -(-length // ROWS)
+    dense = Places(BYTES, _SIZE)
+    of_out = Places(-(-rows // ROWS) * BYTES)
+
+    def columns(column: Any, wide: int) -> None:
+        blocks = [w.add(column, j) for j in range(wide)]
+        right = [w.add(g, w.builder.mul(block, w.times(deep, _SIZE))) for block in blocks]
+        for row in range(0, high, 2):
+            some = range(row, min(row + 2, high))
+            left = [w.add(x, w.times(deep, i * _SIZE)) for i in some]
+            to = [
+                [w.add(out, i * ROWS * of_out.row, w.times(block, BYTES)) for block in blocks]
+                for i in some
+            ]
+            _sums(w, deep, dense, dense, of_out, (left, right, to), more)
+
+    _by_two(w, first, last, columns)
     w.builder.ret_void()
 
 
