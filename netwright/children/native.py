@@ -186,6 +186,11 @@ class Writer:
             value = self.builder.call(load, [place, ir.IntType(32)(size_of(kind)), mask, zero])
         return value
 
+    def halves(self, address: Any, kind: Any, mask: Any) -> Any:
+        """Return the numbers at an address as the bits of bfloat16, zeros outside the mask."""
+        value = self.raw(address, kind, mask)
+        return value if kind == HALF else narrowed(self.builder, value, self.lanes)
+
     def write(self, found: Lanes, address: Any, kind: Any, mask: Any = None) -> None:
         """Write numbers as `kind` to an address, those of the mask."""
         value = found.value

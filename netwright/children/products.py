@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
-from netwright.children.tiles import ROWS, lay_pairs, tile_product, tile_sums
+from netwright.children.tiles import ROWS, lay_pairs, tile_product, tile_sums, tiles_ahead, tiles_back
 
 
 def vectors(units: int, kind: str) -> int:
@@ -61,12 +61,17 @@ def _of_tiles(module: Any, base: int, units: int, inputs: int) -> list[str]:
     rows, across = base * units, vectors(units, "tiles")
     tile_product(module, "ahead", units, base * across, across)
     tile_product(module, "back", rows, across, ROWS)
+    tiles_ahead(module, "weight_ahead", base, units, units)
+    tiles_back(module, "weight_back", rows, units)
+    found = ["ahead", "back", "weight_ahead", "weight_back"]
     if not inputs:
-        return ["ahead", "back"]
+        return found
+    tiles_ahead(module, "weight_in_ahead", base, units, inputs)
+    tiles_back(module, "weight_in_back", rows, inputs)
     tile_product(module, "ahead_in", inputs, base * across, across)
     tile_product(module, "back_in", rows, vectors(inputs, "tiles"), ROWS)
     lay_pairs(module, "pairs", rows, turned=False)
-    found = ["ahead", "back", "ahead_in", "back_in", "pairs"]
+    found += ["ahead_in", "back_in", "weight_in_ahead", "weight_in_back", "pairs"]
     for suffix, length in (("", units), ("_in", inputs)):
         lay_pairs(module, f"pairs_turned{suffix}", length, turned=True)
         tile_sums(module, f"sums{suffix}", rows, length)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from netwright.children.aligned import aligned
 from netwright.children.steps import Runner, constant, laid, numbers_of
-from netwright.children.tiles import fit, laid_ahead, laid_back, whole
+from netwright.children.tiles import fit, laid_tiles, whole
 from netwright.spaces.recurrent import Cell
 
 WEIGHTS = 1 << 18  # of W and U, up to which it pays
@@ -92,7 +92,7 @@ class _Small(torch.autograd.Function):
         onward[:most, :units] = h0 if mask is None else h0 * mask
         scratch = first.new_empty(2, most, cell.base * code.across)
         if tiled:
-            ahead = laid_ahead(u, cell.base), laid_ahead(w, cell.base)
+            ahead = laid_tiles(code, "weight_ahead", u), laid_tiles(code, "weight_in_ahead", w)
         else:
             ahead = (
                 laid(code, "weight_ahead", u, code.across),
@@ -169,7 +169,10 @@ def _of_tiles(code: Any, w: Tensor, u: Tensor, g_step: Tensor) -> dict[str, Tens
     one go.
     """
     rows, columns = whole(g_step.shape[1]), code.g_row
-    found = {"weight": laid_back(u), "weight_in": laid_back(w)}
+    found = {
+        "weight": laid_tiles(code, "weight_back", u),
+        "weight_in": laid_tiles(code, "weight_in_back", w),
+    }
     for name, of, across in (("x", "weight_in", code.across_in), ("onward", "weight", code.across)):
         found[f"{name}_tiles"] = g_step.new_empty(rows, across)
         across_g = -(-len(u) // 16) * 16

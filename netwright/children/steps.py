@@ -16,7 +16,7 @@ from torch import Tensor
 
 from netwright.children.aligned import aligned, cut
 from netwright.children.openmp import openmp
-from netwright.children.tiles import fit, laid_ahead, laid_back
+from netwright.children.tiles import fit, laid_tiles
 from netwright.spaces.recurrent import Cell
 
 PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
@@ -161,7 +161,7 @@ class _Layer(torch.autograd.Function):
                 start += rows
         else:
             if tiled:
-                packed = laid_ahead(weight, cell.base)
+                packed = laid_tiles(code, "weight_ahead", weight)
             else:
                 packed = laid(code, "weight_ahead", weight, code.across)
             scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind)
@@ -204,7 +204,7 @@ class _Layer(torch.autograd.Function):
                 end -= rows
         else:
             if ctx.tiled:
-                packed = laid_back(weight)
+                packed = laid_tiles(ctx.code, "weight_back", weight)
             else:
                 packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
             g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind)

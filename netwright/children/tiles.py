@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from torch import Tensor
-from torch.nn.functional import pad
 
 from netwright.children.aligned import TILE
-from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer
+from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
 
 ROWS = 16  # of a tile, and the least that a product has
 _SIZE = ROWS * BYTES
@@ -189,46 +188,88 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
     w.builder.ret_void()
 
 
-def lay_pairs(module: Any, name: str, columns: int, turned: bool) -> None:
+def lay_pairs(module: Any, name: str, columns: int, turned: bool, kind: Any = HALF) -> Any:
     """Write a function (from, to, count, first, last): some pairs of rows of `count` in tiles.
 
-    from: bfloat16 [count, whole(columns)]. to: for 16 columns at a time, tiles of 32 rows, the last
-    filled up with zeros; pairs are a tile's rows or, where they are `turned`, its columns. There
-    are 16 pairs a tile.
+    from: bfloat16 [count, whole(columns)], or float32 [count, columns]. to: for 16 columns at a
+    time, tiles of 32 rows, the last filled up with zeros; pairs are a tile's rows or, where they
+    are `turned`, its columns. There are 16 pairs a tile.
     """
     w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 5), name), FLOAT)
     source, to, count, first, last = w.function.args
-    deep = _deep(w, count)
-    word = ir.VectorType(ir.IntType(32), ROWS)
-    everywhere = w.below(w.word(ROWS))
+    deep, wide = _deep(w, count), whole(columns) if kind == HALF else columns
     turns = [k // 2 + k % 2 * ROWS for k in range(2 * ROWS)]
-    picks = ir.Constant(ir.VectorType(ir.IntType(32), 2 * ROWS), turns)
 
     def pair(p: Any) -> None:
         tile, row = w.builder.sdiv(p, WORD(ROWS)), w.builder.srem(p, WORD(ROWS))
-        masks = [w.where(w.less(w.add(w.times(p, 2), i), count), everywhere) for i in range(2)]
+        given = [w.less(w.add(w.times(p, 2), i), count) for i in range(2)]
 
         def block(k: Any) -> None:
-            taken = w.add(w.times(p, 4 * whole(columns)), w.times(k, BYTES // 2))
-            rows = [
-                w.raw(w.add(source, taken, i * 2 * whole(columns)), HALF, mask)
-                for i, mask in enumerate(masks)
-            ]
-            both = w.builder.shuffle_vector(*rows, picks)
+            left = w.below(w.builder.sub(WORD(wide), w.times(k, ROWS)))
+            rows = []
+            for i, yes in enumerate(given):
+                at = w.add(w.times(p, 2 * wide), i * wide, w.times(k, ROWS))
+                rows.append(w.halves(w.add(source, w.times(at, size_of(kind))), kind, w.where(yes, left)))
+            both = w.builder.shuffle_vector(*rows, _picks(turns))
             at = w.add(to, w.times(w.add(w.builder.mul(k, deep), tile), _SIZE))
-            if not turned:
-                place = w.builder.inttoptr(w.add(at, w.times(row, BYTES)), both.type.as_pointer())
-                w.builder.store(both, place).align = 4
-                return
-            both = w.builder.bitcast(both, word)
-            for lane in range(ROWS):
-                place = w.add(at, w.times(row, 4), lane * BYTES)
-                one = w.builder.extract_element(both, ir.IntType(32)(lane))
-                w.builder.store(one, w.builder.inttoptr(place, one.type.as_pointer()))
+            _store(w, both, at, row, turned)
 
         w.loop(0, -(-columns // ROWS), block)
 
     w.loop(first, last, pair)
+    w.builder.ret_void()
+    return w.function
+
+
+def tiles_back(module: Any, name: str, rows: int, units: int) -> None:
+    """Write a function of float32 [K, H] and room for tiles for a @ weight, 16 units at a time."""
+    pairs = lay_pairs(module, f"{name}_pairs", units, turned=False, kind=FLOAT)
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), FLOAT)
+    weight, to = (w.number(w.function.args[0], k) for k in range(2))
+    w.builder.call(pairs, [weight, to, WORD(rows), WORD(0), WORD(whole(rows) // 2)])
+    w.builder.ret_void()
+
+
+def _picks(places: Sequence[int]) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+
+
+def _store(w: Writer, pairs: Any, tile: Any, place: Any, turned: bool) -> None:
+    """Write 16 pairs as a row of a tile, or `turned` as a column."""
+    if not turned:
+        at = w.builder.inttoptr(w.add(tile, w.times(place, BYTES)), pairs.type.as_pointer())
+        w.builder.store(pairs, at).align = 4
+        return
+    pairs = w.builder.bitcast(pairs, ir.VectorType(ir.IntType(32), ROWS))
+    for lane in range(ROWS):
+        one = w.builder.extract_element(pairs, ir.IntType(32)(lane))
+        at = w.add(tile, w.times(place, 4), lane * BYTES)
+        w.builder.store(one, w.builder.inttoptr(at, one.type.as_pointer()))
+
+
+def tiles_ahead(module: Any, name: str, base: int, units: int, length: int) -> None:
+    """Write a function of float32 [B * H, K] and room for tiles for a @ weight.t().
+
+    They are for 16 units of H at a time, leaf after leaf. Of the last units' no more is written
+    than there are.
+    """
+    w = Writer(ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), name), FLOAT)
+    weight, to = (w.number(w.function.args[0], k) for k in range(2))
+    deep = whole(length) // TILE
+
+    def unit(i: Any, k: Any) -> None:
+        source = w.add(weight, w.times(w.add(w.times(i, units), k), length * 4))
+        block, column = w.builder.sdiv(k, WORD(ROWS)), w.builder.srem(k, WORD(ROWS))
+        tile = w.add(to, w.times(w.add(w.times(block, base), i), deep * _SIZE))
+        for j in range(deep):
+            halves = []
+            for part in (2 * j, 2 * j + 1):
+                left = min(ROWS, max(0, length - part * ROWS))
+                halves.append(w.halves(w.add(source, part * BYTES), FLOAT, w.below(WORD(left))))
+            both = w.builder.shuffle_vector(*halves, _picks(range(2 * ROWS)))
+            _store(w, both, w.add(tile, j * _SIZE), column, turned=True)
+
+    w.loop(0, base, lambda i: w.loop(0, units, lambda k: unit(i, k)) and None)
     w.builder.ret_void()
 
 
@@ -267,19 +308,14 @@ def tile_sums(module: Any, name: str, rows: int, length: int) -> None:
     w.builder.ret_void()
 
 
-def laid_ahead(weight: Tensor, base: int) -> Tensor:
-    """Return weights [B * H, K] in tiles for a @ weight.t(): for 16 units of H at a time, by leaf."""
-    units, length = len(weight) // base, weight.shape[1]
-    held = pad(
-        weight.to(torch.bfloat16).view(base, units, length),
-        (0, -length % TILE, 0, -units % ROWS),
-    )
-    pairs = held.view(torch.int32).view(base, -1, ROWS, whole(length) // 2)
-    return pairs.permute(1, 0, 3, 2).contiguous()
-
-
-def laid_back(weight: Tensor) -> Tensor:
-    """Return weights [K, H] in tiles for a @ weight, for 16 units at a time."""
-    rows, units = weight.shape
-    held = pad(weight.to(torch.bfloat16), (0, -units % ROWS, 0, -rows % TILE))
-    return held.view(len(held) // 2, 2, -1, ROWS).permute(2, 0, 3, 1).contiguous()
+def laid_tiles(code: Any, name: str, weight: Tensor) -> Tensor:
+    """Return weights as `tiles_ahead` or `tiles_back` lays them out."""
+    weight = weight.to(torch.float32).contiguous()
+    rows, columns = weight.shape
+    if name.endswith("back"):
+        held = -(-columns // ROWS) * ROWS, whole(rows)
+    else:
+        held = rows // code.units * code.across, whole(columns)
+    found = torch.zeros(held, dtype=torch.bfloat16)
+    call(code.functions[name], (weight.data_ptr(), found.data_ptr()))
+    return found
