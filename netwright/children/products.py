@@ -12,7 +12,14 @@ from typing import Any
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
-from netwright.children.tiles import ROWS, lay_pairs, tile_product, tile_sums, tiles_ahead, tiles_back
+from netwright.children.tiles import (
+    ROWS,
+    lay_pairs,
+    tile_product,
+    tile_sums,
+    tiles_ahead,
+    tiles_back,
+)
 
 
 def vectors(units: int, kind: str) -> int:

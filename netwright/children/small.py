@@ -29,20 +29,23 @@ def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
         x.device.type == "cpu"
         and w.numel() + u.numel() <= WEIGHTS
         and len(x) >= ROWS * len(batch_sizes)
-        and (_narrow(x) and fit(batch_sizes) or _plain(x, w, u))
+        and _alike(x, w, u)
+        and (fit(batch_sizes) if _narrow(x) else x.dtype in (torch.float32, torch.float64))
     )
 
 
 def _narrow(x: Tensor) -> bool:
     """Say whether products are to be in bfloat16."""
     if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype != torch.float64
     return x.dtype == torch.bfloat16
 
 
-def _plain(x: Tensor, w: Tensor, u: Tensor) -> bool:
-    same = x.dtype == w.dtype == u.dtype and not torch.is_autocast_enabled("cpu")
-    return same and x.dtype in (torch.float32, torch.float64)
+def _alike(x: Tensor, w: Tensor, u: Tensor) -> bool:
+    """Say whether all are of one type, or would be made so."""
+    if torch.is_autocast_enabled("cpu"):
+        return _narrow(x) and w.dtype == u.dtype == torch.float32
+    return x.dtype == w.dtype == u.dtype
 
 
 def small_layer(
@@ -76,7 +79,8 @@ class _Small(torch.autograd.Function):
         batch_sizes: tuple[int, ...],
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from netwright.children.cell_code import FORWARD, code_of
+        from netwright.children.cell_code import code_of
+        from netwright.children.cell_steps import FORWARD
 
         (count, inputs), units, most = x.shape, h0.shape[1], batch_sizes[0]
         ctx.kinds, tiled = (x.dtype, w.dtype, h0.dtype, c0.dtype), _narrow(x)
@@ -115,7 +119,7 @@ class _Small(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        from netwright.children.cell_code import BACKWARD
+        from netwright.children.cell_steps import BACKWARD
 
         x, w, u, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         code, units, inputs, tiled = ctx.code, u.shape[1], w.shape[1], ctx.tiled
@@ -145,7 +149,10 @@ class _Small(torch.autograd.Function):
         if tiled:
             g_w, g_u = (g[:n, : len(u)].t().contiguous() for g, n in ((g_w, inputs), (g_u, units)))
         else:
-            g_w, g_u = _cut(code, "weight_in_cut", g_w, inputs), _cut(code, "weight_cut", g_u, units)
+            g_w, g_u = (
+                _cut(code, "weight_in_cut", g_w, inputs),
+                _cut(code, "weight_cut", g_u, units),
+            )
         return (
             None, _cut(code, "weight_in_cut", g_x, inputs).to(of_x) if wants_x else None,
             g_w.to(of_w), g_u.to(of_w), g_h0.to(of_h), g_c.to(of_c), None, None,

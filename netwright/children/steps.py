@@ -128,7 +128,8 @@ class _Layer(torch.autograd.Function):
         batch_sizes: tuple[int, ...],
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from netwright.children.cell_code import FORWARD, code_of
+        from netwright.children.cell_code import code_of
+        from netwright.children.cell_steps import FORWARD
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
         units = h0.shape[1]
@@ -137,7 +138,7 @@ class _Layer(torch.autograd.Function):
         held = z.dtype if narrow or tiled else kind
         ctx.kinds = tuple(t.dtype for t in (z, u, h0, c0))
         z = z.to(held).contiguous()
-        weight = u.detach() if tiled else u.to(held).contiguous()
+        weight = u if tiled else u.to(held).contiguous()
         first = c0.to(kind).contiguous()
         added = constant(0.0, 1, len(u), kind) if bias is None else bias.to(kind).contiguous()
         masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
@@ -178,7 +179,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        from netwright.children.cell_code import BACKWARD
+        from netwright.children.cell_steps import BACKWARD
 
         z, weight, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes

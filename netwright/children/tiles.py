@@ -209,7 +209,9 @@ def lay_pairs(module: Any, name: str, columns: int, turned: bool, kind: Any = HA
             rows = []
             for i, yes in enumerate(given):
                 at = w.add(w.times(p, 2 * wide), i * wide, w.times(k, ROWS))
-                rows.append(w.halves(w.add(source, w.times(at, size_of(kind))), kind, w.where(yes, left)))
+                rows.append(
+                    w.halves(w.add(source, w.times(at, size_of(kind))), kind, w.where(yes, left))
+                )
             both = w.builder.shuffle_vector(*rows, _picks(turns))
             at = w.add(to, w.times(w.add(w.builder.mul(k, deep), tile), _SIZE))
             _store(w, both, at, row, turned)
