@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
-from netwright.children import cell_code, products, recurrent, small
+from netwright.children import cell_code, products, recurrent, small, tiles
 from netwright.children.openmp import openmp
 from netwright.children.small import small_layer
 from netwright.children.steps import fast_layer, plain_layer, plain_step, run_layer
@@ -129,11 +130,18 @@ def test_compiled_steps_equal_the_plain_ones(
 
 
 def _small_gradients(
-    cell: Cell, dtype: torch.dtype, sizes: tuple[int, ...], masked: bool, seed: int, fast: bool
+    cell: Cell,
+    dtype: torch.dtype,
+    sizes: tuple[int, ...],
+    masked: bool,
+    seed: int,
+    fast: bool,
+    inputs: int = 9,
+    units: int = 17,
 ) -> list[Tensor]:
-    """Return h, c and all gradients of a layer with 17 units and 9 inputs."""
+    """Return h, c and all gradients of a layer."""
     draw = _draws(seed, dtype)
-    rows, count, units, inputs = cell.base * 17, sum(sizes), 17, 9
+    rows, count = cell.base * units, sum(sizes)
     x, w, u = draw(count, inputs), draw(rows, inputs, scale=0.3), draw(rows, units, scale=0.1)
     h0, c0 = draw(sizes[0], units), draw(sizes[0], units)
     mask = (draw(sizes[0], units).detach() > 0).to(dtype) * 2 if masked else None
@@ -206,6 +214,73 @@ def test_threads_change_no_bit() -> None:
             found.append(
                 _small_gradients(PUBLISHED, torch.float32, sizes, True, 5, fast=True)
                 + _gradients(fast_layer, PUBLISHED, torch.float64, sizes, 19, True, True, 5)[:2]
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+in_tiles = pytest.mark.skipif(not tiles.has_tiles(), reason="a processor without tiles")
+BF16 = torch.bfloat16
+SMOOTH = replace(  # without steps in its gradient, over which rounding would take single units
+    PUBLISHED, nodes=tuple((c, "tanh" if f == "relu" else f) for c, f in PUBLISHED.nodes)
+)
+
+
+@in_tiles
+@pytest.mark.parametrize("widths", [(9, 17), (40, 33), (32, 16)])
+@pytest.mark.parametrize("sizes", [(20,) * 10, (40, 33, 20, 17, 16), (16,), (64, 63)])
+def test_layers_in_tiles_are_near_the_plain_ones(
+    sizes: tuple[int, ...], widths: tuple[int, int]
+) -> None:
+    """The inputs are rounded to 8 bits as well."""
+    for masked in (True, False):
+
+        def run(kind: torch.dtype, fast: bool, masked: bool = masked) -> list[Tensor]:
+            layer = fast_layer if fast else plain_layer
+            found = _small_gradients(SMOOTH, kind, sizes, masked, 3, fast, *widths)
+            return found + _gradients(layer, SMOOTH, kind, sizes, widths[1], masked, True, 3)
+
+        for a, b in zip(run(torch.float64, False), run(BF16, True), strict=True):
+            assert float((b.double() - a).norm()) <= 0.01 * float(a.norm())
+
+
+@in_tiles
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_in_tiles_is_as_near_as_one_in_vectors(
+    monkeypatch: pytest.MonkeyPatch, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(SMOOTH, 79, 79, 2, bias=bias), torch.randn(12, 20, 79)
+
+    def run(narrow: bool) -> list[Tensor]:
+        layer.zero_grad()
+        with torch.autocast("cpu", BF16, enabled=narrow):
+            out, (h, c) = layer(x)
+        assert out.dtype == (BF16 if narrow else torch.float32)
+        (out.float().square().sum() + h.float().sum() + c.sum()).backward()
+        assert all(p.grad is not None and p.grad.dtype == p.dtype for p in layer.parameters())
+        return [out.float(), c, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)]
+
+    exact, tiled = run(False), run(True)
+    monkeypatch.setattr(tiles, "has_tiles", lambda: False)
+    for a, b, other in zip(exact, tiled, run(True), strict=True):
+        error, reference = (float((x - a).detach().norm()) for x in (b, other))
+        assert 0 < error <= 1.5 * reference + 0.002 * float(a.detach().norm())
+
+
+@in_tiles
+@pytest.mark.skipif(openmp() is None, reason="a torch with another library of threads")
+def test_threads_change_no_bit_in_tiles() -> None:
+    found = []
+    sizes, threads = (40, 33, 20, 17, 16, 16, 16, 16, 16), torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(
+                _small_gradients(PUBLISHED, BF16, sizes, True, 5, True, 40, 33)
+                + _gradients(fast_layer, PUBLISHED, BF16, sizes, 33, True, False, 5)[:2]
             )
     finally:
         torch.set_num_threads(threads)

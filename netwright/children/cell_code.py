@@ -12,51 +12,21 @@ from typing import Any
 
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
+from netwright.children.aligned import TILE
+from netwright.children.cell_steps import BACKWARD, FORWARD, Steps, group_of, kept_leaves, rows_of
 from netwright.children.lanes import Lanes
-from netwright.children.native import BYTES, DOUBLE, FLOAT, HALF, WORD, Native, Writer, size_of
+from netwright.children.native import BYTES, WORD, Native, size_of
 from netwright.children.products import products_of, vectors
-from netwright.children.tree import Tree, joined
 from netwright.spaces.recurrent import Cell
-
-TEAM = ("number", "threads", "meet")  # what `OpenMP.run` puts first; 0 for none
-FORWARD: tuple[str, ...] = (
-    "z",
-    "weight",
-    "given",
-    "bias",
-    "mask",
-    "onward",
-    "c_0",
-    "c",
-    "out",
-    "kept",
-)
-FORWARD += ("sizes", "scratch", "first", "end", "start", "x", "weight_in", "scratch_in")
-BACKWARD: tuple[str, ...] = (
-    "z",
-    "weight",
-    "g_onward",
-    "kept",
-    "mask",
-    "c_0",
-    "c",
-    "g_out",
-    "g_last",
-    "g_last_row",
-)
-BACKWARD += ("g_c", "g_z", "g_v", "sizes", "first", "end", "start")
-BACKWARD += ("x", "onward", "weight_in", "g_x", "g_weight_in", "g_weight", "wants_x")
-
-
-GROUP = 4  # steps whose gradients of small weights are made in one go
 
 
 class Code:
     """A cell of one width, compiled: functions for `native.call` and `OpenMP.run`.
 
-    kind: "float32" or "float64"; or "bfloat16", whose products with h_(t-1) the caller makes, so
-    that it takes one step a call. inputs: units of x where its products are made step by step too,
-    and the gradients of the weights with them; 0 where z is given and g_z and g_v are wanted.
+    kind: "float32", "float64" or "tiles" (bfloat16, multiplied in tiles); or "bfloat16", whose
+    products with h_(t-1) the caller makes, so that it takes one step a call. inputs: units of x
+    where its products are made step by step too, and the gradients of the weights with them; 0
+    where z is given and g_z and g_v are wanted.
     """
 
     def __init__(self, cell: Cell, units: int, kind: str, inputs: int = 0) -> None:
@@ -74,12 +44,8 @@ class Code:
         self.units, self.across = units, vectors(units, kind)
         self.across_in = vectors(inputs, kind)
         self.kept = kept_leaves(cell, inputs) * units
-
-
-def kept_leaves(cell: Cell, inputs: int) -> int:
-    """Return how many numbers of the leaves of a unit are kept, see `Tree.forward`."""
-    given = sum(not joined(cell, i) for i in range(cell.base))
-    return cell.base + (given if inputs else 0)
+        self.onward_row, self.g_row = rows_of(cell, units, kind)
+        self.group = group_of(kind)
 
 
 @functools.lru_cache(maxsize=32)
@@ -88,99 +54,7 @@ def code_of(cell: Cell, units: int, kind: str, inputs: int = 0) -> Code:
     return Code(cell, units, kind, inputs)
 
 
-class _Steps:
-    """What both ways have in common."""
-
-    name: str
-    takes: tuple[str, ...]
-
-    def __init__(
-        self, module: Any, made: dict[str, int], cell: Cell, units: int, kind: str, inputs: int
-    ) -> None:
-        self.made = made
-        self.cell, self.units, self.module, self.inputs = cell, units, module, inputs
-        self.row = cell.base * units
-        self.kept_row = kept_leaves(cell, inputs) * units
-        self.apart = [i for i in range(cell.base) if not joined(cell, i)]
-        held = {"float32": FLOAT, "float64": DOUBLE, "bfloat16": HALF}[kind]
-        self.held, self.inner = held, DOUBLE if held == DOUBLE else FLOAT
-        self.own = held != HALF
-        takes = ir.FunctionType(ir.VoidType(), [WORD])
-        self.w = w = Writer(ir.Function(module, takes, self.name), self.inner)
-        self.tree = Tree(w, cell)
-        self.blocks = -(-units // w.lanes)
-        self.across = self.blocks * w.lanes
-        numbers = w.function.args[0]
-        given = {name: w.number(numbers, k) for k, name in enumerate((*TEAM, *self.takes))}
-        self.at: dict[str, Any] = given
-
-    def _made(self, name: str) -> Any:
-        """Return a function of `Products`."""
-        takes = [WORD] * 6 + [ir.IntType(1)] if name.startswith("sums") else [WORD] * 4
-        kind = ir.FunctionType(ir.VoidType(), takes)
-        return self.w.builder.inttoptr(WORD(self.made[name]), kind.as_pointer())
-
-    def _team(self) -> tuple[Any, Any]:
-        """Return this thread's range of vectors."""
-        w, kind = self.w, ir.FunctionType(ir.IntType(32), [])
-        alone = w.builder.icmp_signed("==", self.at["threads"], WORD(0))
-        start = w.builder.block
-        with w.builder.if_then(w.builder.not_(alone)):
-            number, count = (
-                w.builder.sext(
-                    w.builder.call(w.builder.inttoptr(self.at[k], kind.as_pointer()), []), WORD
-                )
-                for k in ("number", "threads")
-            )
-            inside = w.builder.block
-        found = []
-        for value, otherwise in ((number, 0), (count, 1)):
-            phi = w.builder.phi(WORD)
-            phi.add_incoming(value, inside)
-            phi.add_incoming(WORD(otherwise), start)
-            found.append(phi)
-        number, count = found
-        self.met = w.builder.icmp_signed(">", count, WORD(1))
-        self.at["thread"], self.at["count"] = number, count
-        return self._share(self.blocks)
-
-    def _share(self, parts: int) -> tuple[Any, Any]:
-        """Return this thread's range of so many parts."""
-        w, number = self.w, self.at["thread"]
-        first, last = (
-            w.builder.sdiv(w.times(n, parts), self.at["count"]) for n in (number, w.add(number, 1))
-        )
-        return first, last
-
-    def _meet(self) -> None:
-        """Wait for the other threads."""
-        w, kind = self.w, ir.FunctionType(ir.VoidType(), [])
-        with w.builder.if_then(self.met):
-            w.builder.call(w.builder.inttoptr(self.at["meet"], kind.as_pointer()), [])
-
-    def _before(self, t: Any, start: Any) -> Any:
-        """Return the address of c_(t-1) for a step whose rows begin at `start`."""
-        w = self.w
-        initial = w.builder.icmp_signed("==", t, WORD(0))
-        earlier = w.number(self.at["sizes"], w.builder.select(initial, t, w.add(t, -1)))
-        row = w.builder.sub(start, earlier)
-        return w.builder.select(
-            initial, self.at["c_0"], self._rows("c", self.inner, row, self.units, 0)
-        )
-
-    def _in(self, name: str, kind: Any, place: Any) -> Any:
-        """Return the address of a place in an array of numbers of a kind."""
-        return self.w.add(self.at[name], self.w.times(place, size_of(kind)))
-
-    def _rows(self, name: str, kind: Any, row: Any, width: int, unit: Any) -> Any:
-        """Return the address of a unit in a row of an array [.., width]."""
-        return self._in(name, kind, self.w.add(self.w.times(row, width), unit))
-
-    def write(self) -> None:
-        raise NotImplementedError
-
-
-class _Forward(_Steps):
+class _Forward(Steps):
     name, takes = "forward", FORWARD
 
     def write(self) -> None:
@@ -208,12 +82,24 @@ class _Forward(_Steps):
             return [w.add(start, rows)]
 
         w.loop(at["first"], at["end"], step, [at["start"]])
-        w.builder.ret_void()
+        self._end()
 
     def _products(self, block: Any, rows: Any, start: Any) -> None:
         """Multiply h_(t-1) with the weights of a vector of units, leaf after leaf."""
         w = self.w
-        onward = self._rows("onward", self.held, start, self.units, 0)
+        onward = self._rows("onward", self.held, start, self.onward_row, 0)
+        if self.tiled:
+            weight = w.times(block, self.cell.base * self.onward_row * BYTES // 2)
+            out = self._in("scratch", self.inner, w.times(block, w.lanes))
+            takes = [onward, w.add(self.at["weight"], weight), out, rows, WORD(self.cell.base)]
+            w.builder.call(self.product, takes)
+            if self.inputs:
+                weight = w.times(block, self.cell.base * self.x_row * BYTES // 2)
+                weight = w.add(self.at["weight_in"], weight)
+                out = self._in("scratch_in", self.inner, w.times(block, w.lanes))
+                x = self._rows("x", self.held, start, self.x_row, 0)
+                w.builder.call(self.product_in, [x, weight, out, rows, WORD(self.cell.base)])
+            return
         ahead = w.add(self.at["weight"], w.times(block, self.row * BYTES))
 
         def leaf(i: Any) -> None:
@@ -259,11 +145,11 @@ class _Forward(_Steps):
         w.write(h, self._rows("out", held, at, units, unit), held, mask)
         w.write(c_next, self._rows("c", inner, at, units, unit), inner, mask)
         passed = h * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
-        place = self._rows("onward", held, w.add(at, rows), units, unit)
+        place = self._rows("onward", held, w.add(at, rows), self.onward_row, unit)
         w.write(passed, place, held, w.where(goes_on, mask))
 
 
-class _Backward(_Steps):
+class _Backward(Steps):
     name, takes = "backward", BACKWARD
 
     def write(self) -> None:
@@ -277,7 +163,7 @@ class _Backward(_Steps):
             self.sums, self.sums_in = self._made("sums"), self._made("sums_in")
         first, last = self._team()
 
-        room = w.times(w.number(at["sizes"]), GROUP if self.inputs else 0)
+        room = w.times(w.number(at["sizes"]), self.group if self.inputs else 0)
 
         def step(k: Any, end: Any, above: Any) -> list[Any]:
             t = w.builder.sub(w.add(at["end"], at["first"], -1), k)
@@ -293,13 +179,16 @@ class _Backward(_Steps):
             w.loop(0, rows, row)
             if self.own:
                 self._meet()
-                w.loop(first, last, lambda b: self._product(b, rows, g_start))
+                if self.tiled:
+                    self._tile_product(first, last, rows, g_start)
+                else:
+                    w.loop(first, last, lambda b: self._product(b, rows, g_start))
             if not self.inputs:
                 return [start, above]
             self._of_x(rows, start, g_start)
-            fresh = w.less(t, w.add(at["end"], -GROUP))  # negated
+            fresh = w.less(t, w.add(at["end"], -self.group))  # negated
             full = w.builder.or_(
-                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(GROUP)), WORD(0)),
+                w.builder.icmp_signed("==", w.builder.srem(w.add(k, 1), WORD(self.group)), WORD(0)),
                 w.builder.icmp_signed("==", t, at["first"]),
             )
             with w.builder.if_then(full):
@@ -308,7 +197,7 @@ class _Backward(_Steps):
             return [start, w.builder.select(full, room, g_start)]
 
         w.loop(at["first"], at["end"], step, [at["start"], room])
-        w.builder.ret_void()
+        self._end()
 
     def _of_x(self, rows: Any, start: Any, g_start: Any) -> None:
         """Make a step's gradients of x."""
@@ -316,7 +205,12 @@ class _Backward(_Steps):
         first, last = self._share(self.blocks_in)
         wanted = w.builder.icmp_signed("!=", self.at["wants_x"], WORD(0))
         last = w.builder.select(wanted, last, first)
-        g_z = self._rows("g_z", inner, g_start, self.row, 0)
+        g_z = self._rows("g_z", self.held, g_start, self.g_row, 0)
+        if self.tiled:
+            weight = w.add(self.at["weight_in"], w.times(first, self.g_row * BYTES // 2))
+            out = self._rows("g_x", inner, start, self.blocks_in * w.lanes, w.times(first, w.lanes))
+            w.builder.call(self.product_in, [g_z, weight, out, rows, w.builder.sub(last, first)])
+            return
 
         def block(k: Any) -> None:
             weight = w.add(self.at["weight_in"], w.times(k, self.row * BYTES))
@@ -327,6 +221,9 @@ class _Backward(_Steps):
 
     def _of_weights(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
         """Add the gradients of some steps' rows to those of the weights, or begin with them."""
+        if self.tiled:
+            self._of_weights_in_tiles(rows, start, g_start, going_on)
+            return
         w, inner = self.w, self.inner
         first, last = self._share(self.row)
         for function, of, length, g, to in (
@@ -337,6 +234,35 @@ class _Backward(_Steps):
             given = self._rows(g, inner, g_start, self.row, 0)
             takes = [given, taken, self.at[to], rows, first, last, going_on]
             w.builder.call(function, takes)
+
+    def _of_weights_in_tiles(self, rows: Any, start: Any, g_start: Any, going_on: Any) -> None:
+        w, at, held = self.w, self.at, self.held
+        of = (
+            ("g_z", g_start, self.g_row, "pairs"),
+            ("g_v", g_start, self.g_row, "pairs"),
+            ("x", start, self.x_row, "pairs_turned_in"),
+            ("onward", start, self.onward_row, "pairs_turned"),
+        )
+        pairs = w.times(w.builder.sdiv(w.add(rows, TILE - 1), WORD(TILE)), TILE // 2)
+        first, last = self._share(pairs)
+        for name, row, width, function in of:
+            source = self._rows(name, held, row, width, 0)
+            takes = [source, at[f"{name}_tiles"], rows, first, last]
+            w.builder.call(self._made(function), takes)
+        self._meet()
+        first, last = self._share(-(-self.row // w.lanes))
+        for function, g, x, to in (
+            (self.sums_in, "g_z_tiles", "x_tiles", "g_weight_in"),
+            (self.sums, "g_v_tiles", "onward_tiles", "g_weight"),
+        ):
+            w.builder.call(function, [at[g], at[x], at[to], rows, first, last, going_on])
+
+    def _tile_product(self, first: Any, last: Any, rows: Any, start: Any) -> None:
+        w = self.w
+        g_v = self._rows("g_v", self.held, start, self.g_row, 0)
+        weight = w.add(self.at["weight"], w.times(first, self.g_row * BYTES // 2))
+        out = w.add(self.at["g_onward"], w.times(first, BYTES))
+        w.builder.call(self.product, [g_v, weight, out, rows, w.builder.sub(last, first)])
 
     def _product(self, block: Any, rows: Any, start: Any) -> None:
         w = self.w
@@ -369,7 +295,8 @@ class _Backward(_Steps):
         c_place = w.times(w.add(w.times(r, units), unit), size_of(inner))
         c = w.read(w.add(before, c_place), inner, mask)
         across = self.across if self.own else units
-        onward = w.read(self._rows("g_onward", held, r, across, unit), held, going)
+        found_in = inner if self.own else held
+        onward = w.read(self._rows("g_onward", found_in, r, across, unit), found_in, going)
         passed = onward * w.read(self._rows("mask", inner, r, units, unit), inner, mask)
         g_h = w.read(self._rows("g_out", held, at, units, unit), held, mask) + passed
         g_c = w.read(self._rows("g_c", inner, r, units, unit), inner, going)
@@ -379,5 +306,5 @@ class _Backward(_Steps):
         for i, pair in enumerate(found):
             place = w.add(unit, i * units)
             for name, value in zip(("g_z", "g_v"), pair, strict=True):
-                w.write(value, self._rows(name, held, g_row, self.row, place), held, mask)
+                w.write(value, self._rows(name, held, g_row, self.g_row, place), held, mask)
         w.write(g_before, self._rows("g_c", inner, r, units, unit), inner, mask)

@@ -170,6 +170,11 @@ class Writer:
 
     def read(self, address: Any, kind: Any, mask: Any = None) -> Lanes:
         """Return the numbers at an address as `self.kind`, zeros outside the mask."""
+        value = self.raw(address, kind, mask)
+        return self.lanes_of(widened(self.builder, value, self.lanes) if kind == HALF else value)
+
+    def raw(self, address: Any, kind: Any, mask: Any = None) -> Any:
+        """Return the numbers at an address as they are, zeros outside the mask."""
         place, vector = self._place(address, kind), ir.VectorType(kind, self.lanes)
         if mask is None:
             value = self.builder.load(place)
@@ -179,7 +184,12 @@ class Writer:
             load = self._masked("load", vector, place, takes)
             zero = ir.Constant(vector, None)
             value = self.builder.call(load, [place, ir.IntType(32)(size_of(kind)), mask, zero])
-        return self.lanes_of(widened(self.builder, value, self.lanes) if kind == HALF else value)
+        return value
+
+    def halves(self, address: Any, kind: Any, mask: Any) -> Any:
+        """Return the numbers at an address as the bits of bfloat16, zeros outside the mask."""
+        value = self.raw(address, kind, mask)
+        return value if kind == HALF else narrowed(self.builder, value, self.lanes)
 
     def write(self, found: Lanes, address: Any, kind: Any, mask: Any = None) -> None:
         """Write numbers as `kind` to an address, those of the mask."""

@@ -12,6 +12,14 @@ from typing import Any
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
+from netwright.children.tiles import (
+    ROWS,
+    lay_pairs,
+    tile_product,
+    tile_sums,
+    tiles_ahead,
+    tiles_back,
+)
 
 
 def vectors(units: int, kind: str) -> int:
@@ -31,6 +39,11 @@ class Products:
         module.triple = binding.get_default_triple()
         inner, rows = DOUBLE if kind == "float64" else FLOAT, base * units
         across = vectors(units, kind)
+        if kind == "tiles":
+            names = _of_tiles(module, base, units, inputs)
+            self._native = Native(module)
+            self.functions = {name: self._native.function(name) for name in names}
+            return
         names = ["ahead", "back", "weight_ahead", "weight_back"]
         product(module, "ahead", inner, units, base * across)
         product(module, "back", inner, rows, across)
@@ -48,6 +61,30 @@ class Products:
             names += ["ahead_in", "back_in", "weight_in_ahead", "weight_in_back"]
         self._native = Native(module)
         self.functions = {name: self._native.function(name) for name in names}
+
+
+def _of_tiles(module: Any, base: int, units: int, inputs: int) -> list[str]:
+    """Write the functions for bfloat16 in tiles; return their names."""
+    rows, across = base * units, vectors(units, "tiles")
+    tile_product(module, "ahead", units, base * across, across)
+    tile_product(module, "back", rows, across, ROWS)
+    tiles_ahead(module, "weight_ahead", base, units, units)
+    tiles_back(module, "weight_back", rows, units)
+    found = ["ahead", "back", "weight_ahead", "weight_back"]
+    if not inputs:
+        return found
+    tiles_ahead(module, "weight_in_ahead", base, units, inputs)
+    tiles_back(module, "weight_in_back", rows, inputs)
+    tile_product(module, "ahead_in", inputs, base * across, across)
+    tile_product(module, "back_in", rows, vectors(inputs, "tiles"), ROWS)
+    lay_pairs(module, "pairs", rows, turned=False)
+    found += ["ahead_in", "back_in", "weight_in_ahead", "weight_in_back", "pairs"]
+    for suffix, length in (("", units), ("_in", inputs)):
+        lay_pairs(module, f"pairs_turned{suffix}", length, turned=True)
+        tile_sums(module, f"sums{suffix}", rows, length)
+        found += [f"pairs_turned{suffix}", f"sums{suffix}"]
+    cut_out(module, "weight_in_cut", inputs, FLOAT)
+    return [*found, "weight_in_cut"]
 
 
 @functools.lru_cache(maxsize=16)

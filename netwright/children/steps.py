@@ -16,6 +16,7 @@ from torch import Tensor
 
 from netwright.children.aligned import aligned, cut
 from netwright.children.openmp import openmp
+from netwright.children.tiles import fit, laid_tiles
 from netwright.spaces.recurrent import Cell
 
 PACKED = 1 << 19  # weights from which on oneDNN's layout of them pays
@@ -127,23 +128,27 @@ class _Layer(torch.autograd.Function):
         batch_sizes: tuple[int, ...],
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from netwright.children.cell_code import FORWARD, code_of
+        from netwright.children.cell_code import code_of
+        from netwright.children.cell_steps import FORWARD
 
         kind = torch.float64 if z.dtype == torch.float64 else torch.float32
         units = h0.shape[1]
         narrow = z.dtype == torch.bfloat16 and u.numel() >= PACKED and _packs()
-        held = z.dtype if narrow else kind
+        tiled = z.dtype == torch.bfloat16 and not narrow and fit(batch_sizes)
+        held = z.dtype if narrow or tiled else kind
         ctx.kinds = tuple(t.dtype for t in (z, u, h0, c0))
         z = z.to(held).contiguous()
-        weight = u.to(held).contiguous()
+        weight = u if tiled else u.to(held).contiguous()
         first = c0.to(kind).contiguous()
         added = constant(0.0, 1, len(u), kind) if bias is None else bias.to(kind).contiguous()
         masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
         sizes = numbers_of((*batch_sizes, 0))
-        onward, out = (torch.empty(len(z), units, dtype=held) for _ in range(2))
+        code = code_of(cell, units, "tiles" if tiled else str(held).removeprefix("torch."))
+        onward = torch.empty(len(z), code.onward_row, dtype=held)
+        onward[:, units:] = 0
+        out = torch.empty(len(z), units, dtype=held)
         kept, c = torch.empty(z.shape, dtype=kind), torch.empty(len(z), units, dtype=kind)
-        onward[: batch_sizes[0]] = h0 if mask is None else h0 * mask
-        code = code_of(cell, units, str(held).removeprefix("torch."))
+        onward[: batch_sizes[0], :units] = h0 if mask is None else h0 * mask
         arrays = {
             "z": z, "bias": added, "mask": masks, "onward": onward, "c_0": first, "c": c,
             "out": out, "kept": kept, "sizes": sizes,
@@ -156,13 +161,16 @@ class _Layer(torch.autograd.Function):
                 run(given=made.data_ptr(), first=t, end=t + 1, start=start)
                 start += rows
         else:
-            packed = laid(code, "weight_ahead", weight, code.across)
+            if tiled:
+                packed = laid_tiles(code, "weight_ahead", weight)
+            else:
+                packed = laid(code, "weight_ahead", weight, code.across)
             scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind)
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
             )  # fmt: skip
-        ctx.code, ctx.batch_sizes, ctx.narrow = code, batch_sizes, narrow
+        ctx.code, ctx.batch_sizes, ctx.narrow, ctx.tiled = code, batch_sizes, narrow, tiled
         ctx.masked, ctx.biased = mask is not None, bias is not None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, weight, first, c, onward, kept, masks, sizes)
@@ -171,15 +179,17 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        from netwright.children.cell_code import BACKWARD
+        from netwright.children.cell_steps import BACKWARD
 
         z, weight, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes
-        g_out = torch.zeros_like(onward) if grads[0] is None else grads[0].to(held).contiguous()
+        g_out = z.new_zeros(len(z), units) if grads[0] is None else grads[0].to(held).contiguous()
         g_last = constant(0.0, 1, units, kind)
         if grads[1] is not None:
             g_last = grads[1].to(kind).contiguous()
-        g_z, g_v, g_c = torch.empty_like(z), torch.empty_like(z), torch.empty_like(first)
+        g_z, g_v = (z.new_empty(len(z), ctx.code.g_row) for _ in range(2))
+        g_z[:, z.shape[1] :] = g_v[:, z.shape[1] :] = 0
+        g_c = torch.empty_like(first)
         arrays = {
             "z": z, "kept": kept, "mask": masks, "c_0": first, "c": c, "g_out": g_out,
             "g_last": g_last, "g_c": g_c, "g_z": g_z, "g_v": g_v, "sizes": sizes,
@@ -194,7 +204,10 @@ class _Layer(torch.autograd.Function):
                 g_onward = multiply(g_v[end - rows : end])
                 end -= rows
         else:
-            packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
+            if ctx.tiled:
+                packed = laid_tiles(ctx.code, "weight_back", weight)
+            else:
+                packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
             g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind)
             run(
                 weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
@@ -204,11 +217,11 @@ class _Layer(torch.autograd.Function):
         g_h0 = g_h0 * masks if ctx.masked else g_h0
         g_u = None
         if ctx.needs_input_grad[2]:
-            g_u = cut(g_v.t() @ aligned(onward, held), units, ctx.kinds[1])
-        g_bias = g_v.sum(0, dtype=kind) if ctx.biased else None
+            g_u = cut((g_v.t() @ aligned(onward, held))[: z.shape[1]], units, ctx.kinds[1])
+        g_bias = g_v[:, : z.shape[1]].sum(0, dtype=kind) if ctx.biased else None
         of_z, of_u, of_h, of_c = ctx.kinds
         return (
-            None, g_z.to(of_z), g_u,
+            None, g_z[:, : z.shape[1]].to(of_z), g_u,
             None if g_bias is None else g_bias.to(of_u), g_h0.to(of_h), g_c.to(of_c), None, None,
         )  # fmt: skip
 
