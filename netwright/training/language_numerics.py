@@ -21,7 +21,7 @@ from netwright.training.numerics import UNFRAMED, Numerics, Speeds, chosen, race
 from netwright.training.seeded import seeded
 
 CELL = "nascell"
-SMALL = 4_000_000  # parameters below which bfloat16 gains nothing
+SMALL = 4_000_000  # parameters below which bfloat16 gains less than what is asked of it
 
 
 def chosen_for(
