@@ -10,9 +10,9 @@ has. "New cell" is how much longer the first run of a cell takes than its best o
 sampled cells: what a cell costs to compile.
 
 Last result (AVX-512 and AMX, torch 2.13.0, an idle machine, --rounds 3 --sampled 6), at 128 / 256 /
-512: float32, published cell .88 / .96 / .91, sampled median .97 / .99 / .94, worst 1.24 / 1.06 / .96;
-bf16 .74 / .81 / .64, .77 / .84 / .65, .82 / .89 / .66; a new cell 120 to 270 ms. Before, on AVX2,
-float32: 1.15 / 1.10 / 1.19, and 10 to 38 ms.
+512: float32, published cell .88 / .96 / .91, sampled median .97 / .99 / .94, worst 1.24 / 1.06 /
+.96; bf16 .74 / .81 / .64, .77 / .84 / .65, .82 / .89 / .66; a new cell 120 to 270 ms. Before, on
+AVX2, float32: 1.15 / 1.10 / 1.19, and 10 to 38 ms.
 """
 
 from __future__ import annotations
