@@ -15,10 +15,15 @@ from torch import Tensor
 TILE = 32
 
 
+def whole(count: int, of: int = TILE) -> int:
+    """Return the least multiple of `of` that is `count` or more."""
+    return -(-count // of) * of
+
+
 def aligned(x: Tensor, kind: torch.dtype) -> Tensor:
     """Return x [N, K] cast to `kind`; in bfloat16 with zeros up to a multiple of `TILE` columns."""
     count, columns = x.shape
-    across = -(-columns // TILE) * TILE
+    across = whole(columns)
     if kind != torch.bfloat16 or across == columns:
         return x.to(kind)
     filled = x.new_empty(count, across, dtype=kind)

@@ -6,8 +6,9 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
+from netwright.children.aligned import whole
 from netwright.children.native import DOUBLE, FLOAT, HALF, WORD, Writer, size_of
-from netwright.children.tiles import Tiles, whole
+from netwright.children.tiles import Tiles
 from netwright.children.tree import Tree, joined
 from netwright.spaces.recurrent import Cell
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 
+from netwright.children.aligned import whole
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
 from netwright.children.tiles import (
     ROWS,
@@ -25,7 +26,7 @@ from netwright.children.tiles import (
 def vectors(units: int, kind: str) -> int:
     """Return the units of as many whole vectors as hold these."""
     lanes = BYTES // (8 if kind == "float64" else 4)
-    return -(-units // lanes) * lanes
+    return whole(units, lanes)
 
 
 class Products:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.children.aligned import aligned
-from netwright.children.steps import Runner, constant, laid, numbers_of
-from netwright.children.tiles import fit, laid_tiles, whole
+from netwright.children.aligned import aligned, whole
+from netwright.children.steps import Runner, arrived, constant, laid, numbers_of
+from netwright.children.tiles import ROWS as TILE_ROWS
+from netwright.children.tiles import fit, laid_tiles
 from netwright.spaces.recurrent import Cell
 
 WEIGHTS = 1 << 18  # of W and U, up to which it pays
@@ -123,11 +124,7 @@ class _Small(torch.autograd.Function):
 
         x, w, u, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         code, units, inputs, tiled = ctx.code, u.shape[1], w.shape[1], ctx.tiled
-        held, kind = x.dtype, c.dtype
-        g_out = x.new_zeros(len(x), units) if grads[0] is None else grads[0].to(held).contiguous()
-        g_last = constant(0.0, 1, units, kind)
-        if grads[1] is not None:
-            g_last = grads[1].to(kind).contiguous()
+        g_out, g_last, row = arrived(grads, len(x), units, x.dtype, c.dtype)
         g_c, g_step = torch.empty_like(first), x.new_empty(2, code.group * len(first), code.g_row)
         g_step[:, :, len(u) :] = 0
         g_onward = first.new_empty(len(first), code.across)
@@ -139,7 +136,6 @@ class _Small(torch.autograd.Function):
             "g_c": g_c, "g_z": g_step[0], "g_v": g_step[1], "sizes": sizes, "onward": onward,
         }  # fmt: skip
         arrays |= _of_tiles(code, w, u, g_step) if tiled else _of_vectors(code, w, u)
-        row = 0 if grads[1] is None else units
         run = Runner(code, "backward", BACKWARD, arrays)
         run(g_last_row=row, wants_x=int(wants_x), first=0, end=len(ctx.batch_sizes), start=len(x))
         g_h0 = g_onward[:, :units]
@@ -182,8 +178,7 @@ def _of_tiles(code: Any, w: Tensor, u: Tensor, g_step: Tensor) -> dict[str, Tens
     }
     for name, of, across in (("x", "weight_in", code.across_in), ("onward", "weight", code.across)):
         found[f"{name}_tiles"] = g_step.new_empty(rows, across)
-        across_g = -(-len(u) // 16) * 16
-        found[f"g_{of}"] = g_step.new_empty(across, across_g, dtype=torch.float32)
+        found[f"g_{of}"] = g_step.new_empty(across, whole(len(u), TILE_ROWS), dtype=torch.float32)
     return found | {f"{name}_tiles": g_step.new_empty(rows, columns) for name in ("g_z", "g_v")}
 
 

@@ -183,10 +183,7 @@ class _Layer(torch.autograd.Function):
 
         z, weight, first, c, onward, kept, masks, sizes = ctx.saved_tensors
         kind, held, units, batch = c.dtype, z.dtype, c.shape[1], ctx.batch_sizes
-        g_out = z.new_zeros(len(z), units) if grads[0] is None else grads[0].to(held).contiguous()
-        g_last = constant(0.0, 1, units, kind)
-        if grads[1] is not None:
-            g_last = grads[1].to(kind).contiguous()
+        g_out, g_last, row = arrived(grads, len(z), units, held, kind)
         g_z, g_v = (z.new_empty(len(z), ctx.code.g_row) for _ in range(2))
         g_z[:, z.shape[1] :] = g_v[:, z.shape[1] :] = 0
         g_c = torch.empty_like(first)
@@ -194,7 +191,6 @@ class _Layer(torch.autograd.Function):
             "z": z, "kept": kept, "mask": masks, "c_0": first, "c": c, "g_out": g_out,
             "g_last": g_last, "g_c": g_c, "g_z": g_z, "g_v": g_v, "sizes": sizes,
         }  # fmt: skip
-        row = 0 if grads[1] is None else units
         run = Runner(ctx.code, "backward", BACKWARD, arrays, g_last_row=row)
         if ctx.narrow:
             multiply, end = _multiplier(weight.t(), batch[0]), len(z)
@@ -224,6 +220,20 @@ class _Layer(torch.autograd.Function):
             None, g_z[:, : z.shape[1]].to(of_z), g_u,
             None if g_bias is None else g_bias.to(of_u), g_h0.to(of_h), g_c.to(of_c), None, None,
         )  # fmt: skip
+
+
+def arrived(
+    grads: Sequence[Tensor | None], rows: int, units: int, held: torch.dtype, kind: torch.dtype
+) -> tuple[Tensor, Tensor, int]:
+    """Return the gradients of a layer's h and c, and how far the rows of the second are apart.
+
+    One that did not come is zeros; of the second these are a single row.
+    """
+    of_h, of_c = grads
+    g_out = torch.zeros(rows, units, dtype=held) if of_h is None else of_h.to(held).contiguous()
+    if of_c is None:
+        return g_out, constant(0.0, 1, units, kind), 0
+    return g_out, of_c.to(kind).contiguous(), units
 
 
 class Runner:

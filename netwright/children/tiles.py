@@ -18,7 +18,7 @@ import torch
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from torch import Tensor
 
-from netwright.children.aligned import TILE
+from netwright.children.aligned import TILE, whole
 from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
 
 ROWS = 16  # of a tile, and the least that a product has
@@ -41,11 +41,6 @@ def has_tiles() -> bool:
 def fit(batch_sizes: Sequence[int]) -> bool:
     """Say whether the products of a layer of bfloat16 can be made in tiles."""
     return min(batch_sizes) >= ROWS and has_tiles()
-
-
-def whole(columns: int) -> int:
-    """Return the columns of as many whole tiles as hold these."""
-    return -(-columns // TILE) * TILE
 
 
 class Places(NamedTuple):
@@ -315,7 +310,7 @@ def laid_tiles(code: Any, name: str, weight: Tensor) -> Tensor:
     weight = weight.to(torch.float32).contiguous()
     rows, columns = weight.shape
     if name.endswith("back"):
-        held = -(-columns // ROWS) * ROWS, whole(rows)
+        held = whole(columns, ROWS), whole(rows)
     else:
         held = rows // code.units * code.across, whole(columns)
     found = torch.zeros(held, dtype=torch.bfloat16)
