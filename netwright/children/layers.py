@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from netwright.children.convolution import Where, backward, convolved
 from netwright.children.joints import (
-    LAST,
     Gradients,
-    Size,
     bits_of,
     fast,
     handed,
@@ -25,7 +24,6 @@ from netwright.children.joints import (
     takers_of,
 )
 
-Where = tuple[Size, Size]  # stride, padding
 State = tuple[Tensor, Tensor, float, float]
 
 
@@ -87,7 +85,7 @@ class ConvNormRelu(nn.Sequential):
         convolution, norm = self.first_two()
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        y = _convolved(x, convolution.weight.to(x.dtype), where)
+        y = convolved(x, convolution.weight.to(x.dtype), where)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
@@ -108,14 +106,6 @@ def pixels_of(convolution: nn.Conv2d, x: Tensor) -> tuple[Tensor, Where]:
     if convolution.kernel_size == (1, 1) and (rows, columns) != (1, 1):
         return x[:, :, ::rows, ::columns], HERE
     return x, ((rows, columns), (padding[0], padding[1]))
-
-
-_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
-
-
-def _convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
-    y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
-    return y.contiguous(memory_format=LAST)
 
 
 @dataclass(slots=True)
@@ -143,7 +133,7 @@ def convolve(
     from netwright.children import passes
 
     narrow = weight.to(x.dtype)
-    z = _convolved(x, narrow, where)
+    z = convolved(x, narrow, where)
     y = torch.empty_like(z)
     running_mean, running_var, momentum, epsilon = state
     line, sums = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
@@ -188,10 +178,7 @@ def back(
         sums.data_ptr(),
     )
     del held, gradients
-    geometry = (*done.where, [1, 1], False, [0, 0], 1)
-    g_x, g_weight, _ = _CONVOLUTION_BACKWARD(
-        g, done.x, done.weight, None, *geometry, [*want, False]
-    )
+    g_x, g_weight = backward(g, done.x, done.weight, done.where, want)
     if g_weight is not None:
         g_weight = g_weight.to(gain.dtype)
     return g_x, g_weight, g_gain, g_bias
