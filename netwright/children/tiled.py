@@ -53,6 +53,11 @@ def held(channels: int, kw: int, filters: int) -> int:
     return channels if apart <= _parts(kw * whole, DEEP) * wide else whole
 
 
+@part
+def _keep(array: Any) -> None:
+    """Hold memory that is only known by its address until here."""
+
+
 # --- weights ------------------------------------------------------------------------------------
 
 
@@ -223,6 +228,8 @@ def convolved(
                             done += across - column
             u += high
     amx.release()
+    _keep(room)
+    _keep(sums)
 
 
 # --- gradients of weights -----------------------------------------------------------------------
@@ -360,6 +367,9 @@ def weights_back(
     amx.release()
     for k in range(filters * kh * kw):
         amx.copied(found.ctypes.data + k * room, to + k * channels * 4, channels * 4)
+    _keep(pixels)
+    _keep(pairs)
+    _keep(found)
 
 
 @part
