@@ -1,22 +1,29 @@
-"""A convolution and its gradients: in the processor's tiles where it has them, else torch's own."""
+"""Convolutions of inputs side by side, and their gradients, outside of autograd.
+
+In the processor's tiles where it has them (`netwright.children.tiled`), where what lies side by side
+need not be joined; else torch's own.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from netwright.children.amx import DEEP, ROWS
+from netwright.children.joints import LAST, Size
+from netwright.children.openmp import ready
 from netwright.children.tiles import has_tiles
 
-Size = tuple[int, int]
 Where = tuple[Size, Size]  # stride, padding
 
-LAST = torch.channels_last
 _BACKWARD = torch.ops.aten.convolution_backward.default
-_ALONE = (0, 1, 0)
 
 
 @functools.cache
@@ -26,90 +33,115 @@ def _able() -> bool:
     return free and has_tiles()
 
 
-def _in_tiles(x: Tensor) -> bool:
-    return x.dtype == torch.bfloat16 and torch.get_num_threads() == 1 and _able()
+def in_tiles(x: Tensor) -> bool:
+    """Return whether images like `x` are convolved in the processor's tiles here."""
+    return x.dtype == torch.bfloat16 and _able() and ready()
 
 
-def convolved(x: Tensor, weight: Tensor, where: Where) -> Tensor:
-    """Return `x` [N, C, H, W] convolved with `weight` [O, C, h, w] of its type, channels last."""
-    if not _in_tiles(x):
+class Inputs(NamedTuple):
+    """What a convolution takes: images [N, c, h, w], padded with zeros to `size`, side by side.
+
+    They are centred; an odd row goes below, an odd column to the right. Where `in_tiles` says no,
+    it is one.
+    """
+
+    images: tuple[Tensor, ...]
+    size: Size
+
+
+def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
+    """Return them convolved with `weight` [O, C, h, w] of their type, channels last."""
+    x = inputs.images[0]
+    if not in_tiles(x):
         y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
         return y.contiguous(memory_format=LAST)
     from netwright.children import tiled
 
     (sh, sw), (top, left) = where
-    n, channels, height, width = x.shape
-    filters, _, kh, kw = weight.shape
+    filters, channels, kh, kw = weight.shape
+    (height, width), n = inputs.size, len(x)
     rows, columns = (height + 2 * top - kh) // sh + 1, (width + 2 * left - kw) // sw + 1
     y = _new(x, (n, filters, rows, columns))
     pixel = tiled.held(channels, kw, filters)
-    laid, at = _room(filters, kh, kw * pixel)
-    tiled.lay_ahead(_dense(weight).data_ptr(), filters, kh, kw, channels, pixel, at)
-    tiled.convolved(
-        *_image(x), n, height, width, channels, pixel, top, left,
-        at, kh, kw, sh, sw, filters,
-        *_image(y), rows, columns, _ALONE,
+    laid, at = _room([(filters, kh, kw * pixel)])
+    dense = weight.contiguous(memory_format=LAST)
+    tiled.lay_ahead(dense.data_ptr(), filters, kh, kw, channels, pixel, at[0])
+    table = _table(*inputs)
+    tiled.run(
+        tiled.convolved,
+        *(table.ctypes.data, len(table), n, channels, pixel, top, left),
+        *(at[0], kh, kw, sh, sw, filters, *_image(y), rows, columns),
     )
     del laid
     return y
 
 
 def backward(
-    g: Tensor, x: Tensor, weight: Tensor, where: Where, want: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of `x` and, in float32 or wider, of `weight`, those that are wanted."""
-    if not _in_tiles(x):
+    g: Tensor, inputs: Inputs, weight: Tensor, where: Where, want: tuple[bool, bool]
+) -> tuple[Sequence[Tensor] | None, Tensor | None]:
+    """Return the gradients of the inputs and, in their type or wider, of `weight`, where wanted."""
+    x = inputs.images[0]
+    if not in_tiles(x):
         geometry = (*where, [1, 1], False, [0, 0], 1)
         g_x, g_weight, _ = _BACKWARD(g, x, weight, None, *geometry, [*want, False])
-        return g_x, g_weight
+        return None if g_x is None else [g_x], g_weight
+    weight = weight.contiguous(memory_format=LAST)
     return (
-        _of_input(g, x, weight, where) if want[0] else None,
-        _of_weight(g, x, weight, where) if want[1] else None,
+        _of_inputs(g, inputs, weight, where) if want[0] else None,
+        _of_weight(g, inputs, weight, where) if want[1] else None,
     )
 
 
-def _of_input(g: Tensor, x: Tensor, weight: Tensor, where: Where) -> Tensor:
+def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[Tensor]:
     from netwright.children import tiled
 
     (sh, sw), (top, left) = where
-    n, channels, height, width = x.shape
-    filters, _, kh, kw = weight.shape
-    g_x = _new(x, x.shape)
-    if (kh < sh) or (kw < sw):
-        g_x.zero_()
-    weight = _dense(weight)
-    address, image, row, column = _image(g_x)
+    height, width = inputs.size
+    filters, channels, kh, kw = weight.shape
+    phases, rooms = [], []
     for a in range(min(sh, height)):
         for b in range(min(sw, width)):
             i, j = (a + top) % sh, (b + left) % sw
-            if i >= kh or j >= kw:
-                continue
-            tall, wide = -(-(kh - i) // sh), -(-(kw - j) // sw)
-            pixel = tiled.held(filters, wide, channels)
-            laid, at = _room(channels, tall, wide * pixel)
-            last_i, last_j = i + sh * (tall - 1), j + sw * (wide - 1)
-            taps = last_i, -sh, tall, last_j, -sw, wide
-            tiled.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, at)
-            tiled.convolved(
-                *_image(g), n, g.shape[2], g.shape[3], filters, pixel,
-                tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw,
-                at, tall, wide, 1, 1, channels,
-                address + a * row + b * column, image, row * sh, column * sw,
-                -(-(height - a) // sh), -(-(width - b) // sw), _ALONE,
-            )
-            del laid
-    return g_x
+            if i < kh and j < kw:
+                tall, wide = -(-(kh - i) // sh), -(-(kw - j) // sw)
+                pixel = tiled.held(filters, wide, channels)
+                rooms.append((channels, tall, wide * pixel))
+                above, before = tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw
+                phases.append([a, b, tall, wide, above, before, 0, pixel])
+    laid, at = _room(rooms)
+    for phase, place in zip(phases, at, strict=True):
+        a, b, tall, wide, _, _, _, pixel = phase
+        i, j = (a + top) % sh, (b + left) % sw
+        taps = i + sh * (tall - 1), -sh, tall, j + sw * (wide - 1), -sw, wide
+        tiled.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
+        phase[6] = place
+    found = [_new(x, x.shape) for x in inputs.images]
+    if len(phases) < min(sh, height) * min(sw, width):
+        for g_x in found:
+            g_x.zero_()
+    of_phases = np.array(phases, np.int64)
+    of_g, of_found = _table([g], (g.shape[2], g.shape[3])), _table(found, inputs.size)
+    tiled.run(
+        tiled.inputs_back,
+        *(of_g.ctypes.data, of_found.ctypes.data, len(found), len(g), height, width, channels),
+        *(filters, sh, sw, of_phases.ctypes.data, len(phases)),
+    )
+    del laid
+    return found
 
 
-def _of_weight(g: Tensor, x: Tensor, weight: Tensor, where: Where) -> Tensor:
+def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     from netwright.children import tiled
 
-    n, channels, height, width = x.shape
-    filters, _, kh, kw = weight.shape
+    filters, channels, kh, kw = weight.shape
     found = torch.empty(weight.shape, memory_format=LAST)
-    tiled.weights_back(
-        *_image(g), *_image(x), n, height, width, channels, g.shape[2], g.shape[3],
-        filters, kh, kw, *where[0], *where[1], found.data_ptr(), _ALONE,
+    table = _table(*inputs)
+    shared = np.empty(torch.get_num_threads(), np.int64)
+    tiled.run(
+        tiled.weights_back,
+        *(*_image(g), table.ctypes.data, len(table), len(g), *inputs.size, channels),
+        *(g.shape[2], g.shape[3], filters, kh, kw, *where[0], *where[1]),
+        *(found.data_ptr(), shared.ctypes.data),
     )
     return found
 
@@ -118,18 +150,27 @@ def _new(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, memory_format=LAST)
 
 
-def _dense(weight: Tensor) -> Tensor:
-    return weight.contiguous(memory_format=LAST)
-
-
 def _image(x: Tensor) -> tuple[int, int, int, int]:
     """Return the address of images, and the bytes from one to the next, of rows and of pixels."""
     size = x.element_size()
     return x.data_ptr(), x.stride(0) * size, x.stride(2) * size, x.stride(3) * size
 
 
-def _room(filters: int, kh: int, deep: int) -> tuple[Tensor, int]:
-    """Return memory for weights laid out in tiles, and where in it they begin."""
-    tiles = -(-filters // ROWS) * kh * -(-deep // DEEP)
-    room = torch.empty((tiles + 1) * ROWS * DEEP, dtype=torch.bfloat16)
-    return room, -(-room.data_ptr() // 64) * 64
+def _table(images: Sequence[Tensor], size: Size) -> NDArray[np.int64]:
+    """Return what `tiled` wants to know of each of the images that lie side by side in `size`."""
+    rows = []
+    for x in images:
+        _, channels, height, width = x.shape
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        rows.append((*_image(x), channels, top, left, height, width))
+    return np.array(rows, np.int64)
+
+
+def _room(sizes: Sequence[tuple[int, int, int]]) -> tuple[Tensor, list[int]]:
+    """Return memory for weights laid out in tiles (filters, rows, numbers a row), and where each is."""
+    starts = [0]
+    for filters, rows, deep in sizes:
+        starts.append(starts[-1] + -(-filters // ROWS) * rows * -(-deep // DEEP) * ROWS * DEEP * 2)
+    room = torch.empty(starts[-1] // 2 + DEEP, dtype=torch.bfloat16)
+    first = -(-room.data_ptr() // 64) * 64
+    return room, [first + start for start in starts[:-1]]

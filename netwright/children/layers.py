@@ -6,6 +6,7 @@ its output out once for each who takes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from netwright.children.convolution import Where, backward, convolved
+from netwright.children.convolution import Inputs, Where, backward, convolved, in_tiles
 from netwright.children.joints import (
     Gradients,
     bits_of,
@@ -85,7 +86,7 @@ class ConvNormRelu(nn.Sequential):
         convolution, norm = self.first_two()
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        y = convolved(x, convolution.weight.to(x.dtype), where)
+        y = convolved(_alone(x), convolution.weight.to(x.dtype), where)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
@@ -93,26 +94,37 @@ class ConvNormRelu(nn.Sequential):
         return y
 
 
+def _alone(x: Tensor) -> Inputs:
+    return Inputs((x,), (x.shape[2], x.shape[3]))
+
+
 HERE: Where = ((1, 1), (0, 0))
+
+
+def where_of(convolution: nn.Conv2d) -> Where:
+    """Return its stride and padding."""
+    (rows, columns), padding = convolution.stride, convolution.padding
+    assert not isinstance(padding, str)
+    return (rows, columns), (padding[0], padding[1])
 
 
 def pixels_of(convolution: nn.Conv2d, x: Tensor) -> tuple[Tensor, Where]:
     """Return the pixels of `x` to convolve, and stride and padding to do it with.
 
-    Of one of 1x1 they are those that count, see `netwright.children.conv`; all else takes all.
+    Of one of 1x1 by torch they are those that count, see `netwright.children.conv`.
     """
-    (rows, columns), padding = convolution.stride, convolution.padding
-    assert not isinstance(padding, str)
-    if convolution.kernel_size == (1, 1) and (rows, columns) != (1, 1):
+    where = where_of(convolution)
+    rows, columns = where[0]
+    if convolution.kernel_size == (1, 1) and where[0] != (1, 1) and not in_tiles(x):
         return x[:, :, ::rows, ::columns], HERE
-    return x, ((rows, columns), (padding[0], padding[1]))
+    return x, where
 
 
 @dataclass(slots=True)
 class Done:
-    """What a layer's way back needs: its input, its weight in that type, and more of its own."""
+    """What a layer's way back needs: its inputs, its weight in that type, and more of its own."""
 
-    x: Tensor
+    inputs: Inputs
     weight: Tensor
     z: Tensor
     line: Tensor
@@ -121,7 +133,7 @@ class Done:
 
 
 def convolve(
-    x: Tensor,
+    inputs: Inputs,
     weight: Tensor,
     gain: Tensor,
     bias: Tensor,
@@ -132,8 +144,8 @@ def convolve(
     """Return a layer's output, outside of autograd, and what `back` needs."""
     from netwright.children import passes
 
-    narrow = weight.to(x.dtype)
-    z = convolved(x, narrow, where)
+    narrow = weight.to(inputs.images[0].dtype)
+    z = convolved(inputs, narrow, where)
     y = torch.empty_like(z)
     running_mean, running_var, momentum, epsilon = state
     line, sums = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
@@ -151,13 +163,13 @@ def convolve(
         line.data_ptr(),
         sums.data_ptr(),
     )
-    return y, Done(x, narrow, z, line, where, rectify)
+    return y, Done(inputs, narrow, z, line, where, rectify)
 
 
 def back(
     done: Done, gain: Tensor, gradients: Gradients, want: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-    """Return the gradients of a layer's input and weight, where wanted, its gain and its bias."""
+) -> tuple[Sequence[Tensor] | None, Tensor | None, Tensor, Tensor]:
+    """Return the gradients of a layer's inputs and weight, where wanted, its gain and its bias."""
     from netwright.children import passes
 
     z = done.z
@@ -178,10 +190,10 @@ def back(
         sums.data_ptr(),
     )
     del held, gradients
-    g_x, g_weight = backward(g, done.x, done.weight, done.where, want)
+    sent, g_weight = backward(g, done.inputs, done.weight, done.where, want)
     if g_weight is not None:
         g_weight = g_weight.to(gain.dtype)
-    return g_x, g_weight, g_gain, g_bias
+    return sent, g_weight, g_gain, g_bias
 
 
 class _ConvNormRelu(torch.autograd.Function):
@@ -197,7 +209,7 @@ class _ConvNormRelu(torch.autograd.Function):
         rectify: bool,
         takers: int,
     ) -> tuple[Tensor, ...]:
-        y, done = convolve(x, weight, gain, bias, where, state, rectify)
+        y, done = convolve(_alone(x), weight, gain, bias, where, state, rectify)
         ctx.save_for_backward(x, done.weight, done.z, done.line, gain)
         ctx.where, ctx.rectify = where, rectify
         ctx.set_materialize_grads(False)
@@ -207,6 +219,6 @@ class _ConvNormRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         x, narrow, z, line, gain = ctx.saved_tensors
-        done = Done(x, narrow, z, line, ctx.where, ctx.rectify)
-        want = ctx.needs_input_grad[:2]
-        return (*back(done, gain, gradients, want), None, None, None, None)
+        done = Done(_alone(x), narrow, z, line, ctx.where, ctx.rectify)
+        sent, *rest = back(done, gain, gradients, ctx.needs_input_grad[:2])
+        return (sent[0] if sent else None, *rest, None, None, None, None)

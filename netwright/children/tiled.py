@@ -11,14 +11,21 @@ and a tap of the filter is a shift of one against the other.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
+import torch
+from numba import types
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children import amx
 from netwright.children.amx import DEEP, ROWS, SIZE, SUMS
-from netwright.children.compiled import jit, part
-from netwright.children.team import share
+from netwright.children.compiled import carray, jit, part, pointer
+from netwright.children.openmp import openmp
+from netwright.children.team import ALONE, meet, received, share
 
 RUN = 1024  # pixels that gradients of weights are summed over at a time, at least
 
@@ -51,6 +58,12 @@ def held(channels: int, kw: int, filters: int) -> int:
     split = 1 - within / 64  # share of the rows
     apart = _parts(kw * channels, DEEP) * max(wide, 8 + 32 * split)
     return channels if apart <= _parts(kw * whole, DEEP) * wide else whole
+
+
+@part
+def _aligned(array: Any) -> int:
+    """The first address in it that a line of the cache begins at."""
+    return (array.ctypes.data + 63) // 64 * 64
 
 
 @part
@@ -117,18 +130,134 @@ def lay_back(
                     to += 64
 
 
+# --- images -------------------------------------------------------------------------------------
+
+
+@part
+def _table(address: int, count: int, numbers: int) -> Any:
+    return carray(pointer(address), (count, numbers), np.int64)
+
+
+@part
+def _gather(
+    inputs: Any, image: int, to: int, pixel: int, top: int, left: int, tall: int, across: int
+) -> None:
+    """Write an image's inputs side by side where (top, left) is theirs, what lies outside left out."""
+    for k in range(inputs.shape[0]):
+        x, channels = inputs[k, 0] + image * inputs[k, 1], inputs[k, 4]
+        down, right = top + inputs[k, 5], left + inputs[k, 6]
+        before, behind = max(0, -right), min(inputs[k, 8], across - right)
+        dense = pixel == channels and inputs[k, 3] == channels * 2
+        for y in range(max(0, -down), min(inputs[k, 7], tall - down)):
+            source = x + y * inputs[k, 2] + before * inputs[k, 3]
+            place = to + ((y + down) * across + right + before) * pixel * 2
+            if dense:
+                amx.copied(source, place, (behind - before) * channels * 2)
+            else:
+                amx.spread(source, behind - before, inputs[k, 3], channels, place, pixel * 2)
+        to += channels * 2
+
+
+@part
+def _scatter(source: int, channels: int, width: int, image: int, outputs: Any) -> None:
+    """Write what lies side by side in dense [H, W, C] apart."""
+    for k in range(outputs.shape[0]):
+        here = source + (outputs[k, 5] * width + outputs[k, 6]) * channels * 2
+        for y in range(outputs[k, 7]):
+            place = outputs[k, 0] + image * outputs[k, 1] + y * outputs[k, 2]
+            row = here + y * width * channels * 2
+            amx.spread(row, outputs[k, 8], channels * 2, outputs[k, 4], place, outputs[k, 3])
+        source += outputs[k, 4] * 2
+
+
+@part
+def _in_place(images: Any, height: int, width: int) -> bool:
+    """Whether they are one, and as large as what they are part of."""
+    return images.shape[0] == 1 and images[0, 7] == height and images[0, 8] == width
+
+
 # --- forward, and gradients of inputs -----------------------------------------------------------
+
+
+@part
+def _outputs(
+    base: int,
+    pixel: int,
+    across: int,
+    weight: int,
+    kernel: Any,
+    filters: int,
+    out: int,
+    out_row: int,
+    out_pixel: int,
+    rows: int,
+    columns: int,
+    sums: int,
+) -> None:
+    """Convolve an image, padded, rows of `across` pixels; `sums` is memory for six tiles."""
+    kh, kw, sh, sw = kernel
+    whole = sh == 1 and sw == 1 and columns % ROWS != 0
+    length = (rows - 1) * across + columns if whole else columns
+    each, tiles = _each(length), _parts(length)
+    deep, blocks = _parts(kw * pixel, DEEP), _parts(filters)
+    row, along = sw * pixel * 2, kh * deep * SIZE
+    beside = _each(blocks, 3)
+    many = tiles if whole else rows * tiles
+    down = _each(many, SUMS // beside)
+    if not whole and tiles > 1 and tiles % down != 0:
+        down = 1 if tiles % 2 else 2
+    step = (each * sw if tiles > 1 else sh * across) * pixel * 2
+    amx.configure(each)
+    for u in range(0, many, down):
+        high = min(down, many - u)
+        here = base + (u // tiles * sh * across + u % tiles * each * sw) * pixel * 2
+        for block in range(0, blocks, beside):
+            wide = min(beside, blocks - block)
+            right = weight + block * along
+            amx.sums(
+                high,
+                wide,
+                here,
+                row,
+                step,
+                across * pixel * 2,
+                right,
+                along,
+                kh,
+                deep,
+                sums,
+                64,
+                wide * SIZE,
+                SIZE,
+                0,
+            )
+            for a in range(high):
+                line, done = (u + a) // tiles, (u + a) % tiles * each
+                end = min(done + each, length)
+                source = sums + a * wide * SIZE
+                while done < end:
+                    y, column = (done // across, done % across) if whole else (line, done)
+                    some = min(columns - column, end - done)
+                    if some > 0:
+                        place = out + y * out_row + column * out_pixel
+                        for b in range(0, wide, 2):
+                            first = (block + b) * ROWS
+                            last = min(filters, first + ROWS * min(2, wide - b))
+                            place_b = place + first * 2
+                            amx.sent(
+                                source + b * SIZE, SIZE, some, place_b, out_pixel, last - first
+                            )
+                    else:
+                        some = across - column
+                    source += some * 64
+                    done += some
 
 
 @jit
 def convolved(
-    x: int,
-    x_image: int,
-    x_row: int,
-    x_pixel: int,
+    inputs: int,
+    count: int,
     n: int,
-    height: int,
-    width: int,
     channels: int,
     pixel: int,
     top: int,
@@ -147,89 +276,104 @@ def convolved(
     columns: int,
     team: Any,
 ) -> None:
-    """Convolve: weights as `lay_ahead` and `lay_back` lay them out; `top` and `left` are padding."""
+    """Convolve `count` inputs side by side; weights are as `lay_ahead` lays them out."""
     tall, across = (rows - 1) * sh + kh, (columns - 1) * sw + kw
-    whole = sh == 1 and sw == 1 and columns % ROWS != 0
-    length = (rows - 1) * across + columns if whole else columns
-    lines = 1 if whole else rows
-    each, tiles = _each(length), _parts(length)
-    deep, blocks = _parts(kw * pixel, DEEP), _parts(filters)
-    row, along = sw * pixel * 2, kh * deep * SIZE
-    room = np.zeros(tall * across * pixel + ROWS * sw * pixel + 3 * DEEP, np.uint16)
-    base = (room.ctypes.data + 63) // 64 * 64
+    room = np.zeros((tall * across + ROWS * sw) * pixel + 3 * DEEP, np.uint16)
     sums = np.empty(SUMS * ROWS * ROWS + 16, np.float32)
-    to = (sums.ctypes.data + 63) // 64 * 64
-    amx.configure(each)
+    base, of_sums = _aligned(room), _aligned(sums)
+    given = _table(inputs, count, 9)
     first, last = share(team, n)
-    above, below = max(0, -top), min(height, tall - top)
-    before, behind = max(0, -left), min(width, across - left)
-    dense = x_pixel == channels * 2 and pixel == channels
-    beside = _each(blocks, 3)
-    many = lines * tiles
-    down = _each(many, SUMS // beside)
-    one_line = whole or tiles % down == 0
-    if not one_line and (tiles > 1):
-        down = min(down, 1) if tiles % 2 else 2
     for image in range(first, last):
-        for y in range(above, below):
-            place = base + ((y + top) * across + left + before) * pixel * 2
-            source = x + image * x_image + y * x_row + before * x_pixel
-            if dense:
-                amx.copied(source, place, (behind - before) * channels * 2)
-            else:
-                amx.spread(source, behind - before, x_pixel, channels, place, pixel * 2)
-        u = 0
-        while u < many:
-            high = min(down, many - u)
-            here = base + (u // tiles * sh * across + u % tiles * each * sw) * pixel * 2
-            step = each * sw * pixel * 2 if tiles > 1 else sh * across * pixel * 2
-            for block in range(0, blocks, beside):
-                wide = min(beside, blocks - block)
-                amx.sums(
-                    high,
-                    wide,
-                    here,
-                    row,
-                    step,
-                    across * pixel * 2,
-                    weight + block * along,
-                    along,
-                    kh,
-                    deep,
-                    to,
-                    64,
-                    wide * SIZE,
-                    SIZE,
-                    0,
-                )
-                for a in range(high):
-                    line, start = (u + a) // tiles, (u + a) % tiles * each
-                    end = min(start + each, length)
-                    done = start
-                    while done < end:
-                        y, column = (done // across, done % across) if whole else (line, done)
-                        some = min(columns - column, end - done)
-                        if some > 0:
-                            place = out + image * out_image + y * out_row + column * out_pixel
-                            source = to + a * wide * SIZE + (done - start) * 64
-                            for b in range(0, wide, 2):
-                                left_over = filters - (block + b) * ROWS
-                                some_columns = min(left_over, ROWS * min(2, wide - b))
-                                amx.sent(
-                                    source + b * SIZE,
-                                    SIZE,
-                                    some,
-                                    place + (block + b) * 32,
-                                    out_pixel,
-                                    some_columns,
-                                )
-                            done += some
-                        else:
-                            done += across - column
-            u += high
-    amx.release()
+        _gather(given, image, base, pixel, top, left, tall, across)
+        place, kernel = out + image * out_image, (kh, kw, sh, sw)
+        _outputs(
+            base,
+            pixel,
+            across,
+            weight,
+            kernel,
+            filters,
+            place,
+            out_row,
+            out_pixel,
+            rows,
+            columns,
+            of_sums,
+        )
+    if last > first:
+        amx.release()
     _keep(room)
     _keep(sums)
+
+
+@jit
+def inputs_back(
+    of_g: int,
+    found: int,
+    count: int,
+    n: int,
+    height: int,
+    width: int,
+    channels: int,
+    filters: int,
+    sh: int,
+    sw: int,
+    of_phases: int,
+    many: int,
+    team: Any,
+) -> None:
+    """Write the gradients of `count` inputs side by side, of outputs' gradients.
+
+    Each pixel of every so many rows and columns has its own taps: phases, int64 [many, 8], hold
+    for each its first row and column, how many taps there are down and across, its padding at the
+    top and the left, the weights as `lay_back` lays them out, and numbers a pixel.
+    """
+    g, outputs, phases = _table(of_g, 1, 9), _table(found, count, 9), _table(of_phases, many, 8)
+    direct = _in_place(outputs, height, width)
+    largest = 0
+    for k in range(many):
+        tall = _parts(height - phases[k, 0], sh) - 1 + phases[k, 2]
+        across = _parts(width - phases[k, 1], sw) - 1 + phases[k, 3]
+        largest = max(largest, (tall * across + ROWS) * phases[k, 7])
+    room = np.zeros(largest + 3 * DEEP, np.uint16)
+    sums = np.empty(SUMS * ROWS * ROWS + 16, np.float32)
+    whole = np.zeros(0 if direct else height * width * channels + DEEP, np.uint16)
+    base, of_sums, of_whole = _aligned(room), _aligned(sums), _aligned(whole)
+    row, pixel = width * channels * 2, channels * 2
+    if direct:
+        row, pixel = outputs[0, 2], outputs[0, 3]
+    first, last = share(team, n)
+    for image in range(first, last):
+        to = outputs[0, 0] + image * outputs[0, 1] if direct else of_whole
+        for k in range(many):
+            a, b, kh, kw = phases[k, 0], phases[k, 1], phases[k, 2], phases[k, 3]
+            top, left, weight, held_by = phases[k, 4], phases[k, 5], phases[k, 6], phases[k, 7]
+            rows, columns = _parts(height - a, sh), _parts(width - b, sw)
+            if many > 1:
+                room[:] = 0
+            across = columns - 1 + kw
+            _gather(g, image, base, held_by, top, left, rows - 1 + kh, across)
+            _outputs(
+                base,
+                held_by,
+                across,
+                weight,
+                (kh, kw, 1, 1),
+                channels,
+                to + a * row + b * pixel,
+                row * sh,
+                pixel * sw,
+                rows,
+                columns,
+                of_sums,
+            )
+        if not direct:
+            _scatter(of_whole, channels, width, image, outputs)
+    if last > first:
+        amx.release()
+    _keep(room)
+    _keep(sums)
+    _keep(whole)
 
 
 # --- gradients of weights -----------------------------------------------------------------------
@@ -260,10 +404,7 @@ def _turn(
 
 @part
 def _pair(
-    x: int,
-    x_image: int,
-    x_row: int,
-    x_pixel: int,
+    images: Any,
     many: int,
     sizes: Any,
     channels: int,
@@ -273,6 +414,7 @@ def _pair(
 ) -> None:
     """Write pixels in pairs, the first of each at an even place, or at an odd one."""
     rows, columns, tall, across = sizes
+    x, x_image, x_row, x_pixel = images
     for k in range(many):
         for y in range(rows):
             place = to + (k * tall + y) * across * 32
@@ -293,10 +435,8 @@ def weights_back(
     g_image: int,
     g_row: int,
     g_pixel: int,
-    x: int,
-    x_image: int,
-    x_row: int,
-    x_pixel: int,
+    inputs: int,
+    count: int,
     n: int,
     height: int,
     width: int,
@@ -311,64 +451,88 @@ def weights_back(
     top: int,
     left: int,
     to: int,
+    shared: int,
     team: Any,
 ) -> None:
-    """Write the gradient of a weight, float32 [O, kh, kw, C], of outputs' gradients and inputs."""
-    reach_i, reach_j = max(top, kh - 1 - top) // sh + 1, max(left, kw - 1 - left) // sw + 1
-    if kw == 1:
-        reach_j = 0
-    if kh == 1:
-        reach_i = 0
-    tall, across = max(rows, _parts(height, sh)) + reach_i, max(columns, _parts(width, sw)) + reach_j
-    across += across % 2
+    """Write the gradient of a weight, float32 [O, kh, kw, C], of outputs' gradients and inputs.
+
+    shared: int64 [threads], for where each thread's sums are.
+    """
+    reach_i = max(top, kh - 1 - top) // sh + 1 if kh > 1 else 0
+    reach_j = max(left, kw - 1 - left) // sw + 1 if kw > 1 else 0
+    tall = max(rows, _parts(height, sh)) + reach_i
+    across = _parts(max(columns, _parts(width, sw)) + reach_j, 2) * 2
     group = min(n, _parts(RUN, tall * across))
     long = _parts(group * tall * across, DEEP) * DEEP
-    margin = (reach_i * across + reach_j + 3) // 2 * 2
+    margin = _parts(reach_i * across + reach_j + 2, 2) * 2
     each, high, wide = _each(filters), _parts(filters), _parts(channels)
     block = (long + 2 * margin) * 32
+    given = _table(inputs, count, 9)
+    direct = _in_place(given, height, width)
     pixels = np.zeros(high * each * long + DEEP, np.uint16)
-    pairs = np.zeros((2 * wide * block + 64) // 2, np.uint16)
-    of_g = (pixels.ctypes.data + 63) // 64 * 64
-    of_x = (pairs.ctypes.data + 63) // 64 * 64 + margin * 32
+    pairs = np.zeros(wide * block + DEEP, np.uint16)
+    whole = np.zeros(0 if direct else group * height * width * channels + DEEP, np.uint16)
     room = wide * ROWS * 4
     found = np.zeros(high * each * kh * kw * wide * ROWS, np.float32)
-    to_row = kh * kw * room
+    of_g, of_x, of_found = _aligned(pixels), _aligned(pairs) + margin * 32, found.ctypes.data
+    _table(shared, 1, team[1])[0, team[0]] = of_found
+    first_group, last_group = share(team, _parts(n, group))
     amx.configure(each)
-    for first in range(0, n, group):
+    for first in range(first_group * group, min(n, last_group * group), group):
         many = min(group, n - first)
         if many < group:
             pixels[:] = 0
             pairs[:] = 0
-        turned = (rows, columns, tall, across, long)
-        _turn(g + first * g_image, g_image, g_row, g_pixel, many, turned, filters, of_g)
-        for a in range(sh):
-            for b in range(sw):
+        sizes = (rows, columns, tall, across, long)
+        _turn(g + first * g_image, g_image, g_row, g_pixel, many, sizes, filters, of_g)
+        x = given[0, 0] + first * given[0, 1]
+        x_image, x_row, x_pixel = given[0, 1], given[0, 2], given[0, 3]
+        if not direct:
+            x, x_pixel = _aligned(whole), channels * 2
+            x_row = width * x_pixel
+            x_image = height * x_row
+            for k in range(many):
+                _gather(given, first + k, x + k * x_image, channels, 0, 0, height, width)
+        for a in range(min(sh, height)):
+            for b in range(min(sw, width)):
                 first_i, first_j = (a + top) % sh, (b + left) % sw
-                if first_i >= kh or first_j >= kw or a >= height or b >= width:
+                if first_i >= kh or first_j >= kw:
                     continue
                 if sh * sw > 1:
                     pairs[:] = 0
                 some = (_parts(height - a, sh), _parts(width - b, sw), tall, across)
-                source = x + first * x_image + a * x_row + b * x_pixel
+                source = (x + a * x_row + b * x_pixel, x_image, x_row * sh, x_pixel * sw)
                 many_i, many_j = _parts(kh - first_i, sh), _parts(kw - first_j, sw)
                 low_i, low_j = (first_i - top - a) // sh, (first_j - left - b) // sw
                 for odd in range(2):
                     if many_j > 1 or odd == low_j % 2:
-                        _pair(source, x_image, x_row * sh, x_pixel * sw, many, some, channels, odd, of_x + odd * wide * block, block)
+                        place = of_x + odd * wide * block
+                        _pair(source, many, some, channels, odd, place, block)
                 for parity in range(min(2, many_j)):
                     some_j = _parts(many_j - parity, 2)
                     shift = low_i * across + low_j + parity
                     right = of_x + shift % 2 * wide * block + shift // 2 * 64
-                    place = found.ctypes.data + (first_i * kw + first_j + parity * sw) * room
+                    place = of_found + (first_i * kw + first_j + parity * sw) * room
                     counts = (wide, many_i, some_j)
                     steps = (block, across * 32, 64)
                     lands = (64, sh * kw * room, 2 * sw * room)
-                    _summed(counts, steps, lands, high, each, long, of_g, right, place, to_row)
+                    _summed(
+                        counts, steps, lands, (high, each, long), of_g, right, place, kh * kw * room
+                    )
     amx.release()
-    for k in range(filters * kh * kw):
-        amx.copied(found.ctypes.data + k * room, to + k * channels * 4, channels * 4)
+    meet(team)
+    if team[0] == 0:
+        others = _table(shared, 1, team[1])
+        for k in range(1, team[1]):
+            more = carray(pointer(others[0, k]), (found.size,), np.float32)
+            for i in range(found.size):
+                found[i] += more[i]
+        for k in range(filters * kh * kw):
+            amx.copied(of_found + k * room, to + k * channels * 4, channels * 4)
+    meet(team)
     _keep(pixels)
     _keep(pairs)
+    _keep(whole)
     _keep(found)
 
 
@@ -377,14 +541,14 @@ def _summed(
     counts: Any,
     steps: Any,
     lands: Any,
-    high: int,
-    each: int,
-    long: int,
+    outputs: Any,
     left: int,
     right: int,
     place: int,
     to_row: int,
 ) -> None:
+    """Add up, tap by tap, for all blocks of inputs and outputs (how many, of how many, pixels)."""
+    high, each, long = outputs
     best = 0
     for k in range(1, 3):
         if counts[k] > counts[best]:
@@ -415,3 +579,37 @@ def _summed(
                         lands[best],
                         1,
                     )
+
+
+# --- in threads ---------------------------------------------------------------------------------
+
+_MOST = 21  # numbers that one takes
+_first: Any = to_fixed_tuple
+
+
+def run(what: Callable[..., None], *numbers: int) -> None:
+    """Run one of them, in all of torch's threads."""
+    threads = torch.get_num_threads()
+    library = openmp() if threads > 1 else None
+    if library is None:
+        what(*numbers, ALONE)
+    else:
+        which = (convolved, inputs_back, weights_back).index(what)
+        library.run(_any_of_them().address, (which, *numbers), threads)
+
+
+@functools.cache
+def _any_of_them() -> Any:
+    """A C function that runs the one whose number it is given."""
+
+    def body(data: Any) -> None:
+        team, given = received(data, 1 + _MOST)
+        which, numbers = given[0], given[1:]
+        if which == 0:
+            convolved(*_first(numbers, 19), team)  # type: ignore[call-arg]
+        elif which == 1:
+            inputs_back(*_first(numbers, 12), team)  # type: ignore[call-arg]
+        else:
+            weights_back(*_first(numbers, 21), team)  # type: ignore[call-arg]
+
+    return numba.cfunc(types.void(types.voidptr), cache=True)(body)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from netwright.children.convolution import Inputs, Where, in_tiles
 from netwright.children.joints import Size, fast, join, parts_of, pool, spread, unpool
-from netwright.children.layers import ConvNormRelu, Done, back, convolve, pixels_of
-from netwright.children.plan import IMAGE, Plan
+from netwright.children.layers import ConvNormRelu, Done, back, convolve, pixels_of, where_of
+from netwright.children.plan import IMAGE, Layer, Plan
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -64,7 +65,7 @@ class _Way:
     area: int
     takers: Counter[Place]
     outputs: dict[Place, list[Tensor]] = field(default_factory=dict)
-    layers: list[tuple[Done, Size]] = field(default_factory=list)
+    layers: list[Done] = field(default_factory=list)
     places: dict[Place, Tensor] = field(default_factory=dict)
     shapes: dict[Place, torch.Size] = field(default_factory=dict)
 
@@ -94,14 +95,12 @@ class _Whole(torch.autograd.Function):
         way = _Way(size[0] * size[1], takers)
         way.arrive((IMAGE, 0), images)
         for n, (layer, module) in enumerate(zip(plan.layers, layers, strict=True)):
-            x = join([way.take(i, layer.level) for i in layer.inputs], layer.in_size)
-            inside = x.shape[2], x.shape[3]
-            x, where = pixels_of(module.first_two()[0], x)
+            inputs, where = _inputs(way, layer, module)
             weight, gain, bias = learnt[3 * n : 3 * n + 3]
-            y, done = convolve(x, weight, gain, bias, where, module.state(), True)
-            way.layers.append((done, inside))
+            y, done = convolve(inputs, weight, gain, bias, where, module.state(), True)
+            way.layers.append(done)
             way.arrive((n, layer.level), y)
-            del x, y
+            del inputs, y
         leaves = [way.take(i, plan.level) for i in plan.outputs]
         ctx.plan, ctx.way, ctx.dtype = plan, way, images.dtype
         ctx.save_for_backward(*learnt[1::3])
@@ -126,22 +125,34 @@ class _Whole(torch.autograd.Function):
                     here, below = sent.pop((n, level)), (n, level - 1)
                     size, place = way.shapes[below][2:], way.places.pop((n, level))
                     sent[below].append(unpool(here[0], here, place, size))
-            (done, inside), arrived = way.layers.pop(), sent.pop((n, layer.level))
+            done, arrived = way.layers.pop(), sent.pop((n, layer.level))
             learns = [i for i in layer.inputs if i != IMAGE]
-            g_x, *rest = back(done, gains[n], arrived, (bool(learns), True))
+            parts, *rest = back(done, gains[n], arrived, (bool(learns), True))
             found = [*rest, *found]
-            if g_x is not None:
-                if g_x.shape[2:] != inside:
-                    g_x = _apart(g_x, inside, layer.stride)
-                parts = parts_of(g_x, [way.shapes[i, layer.level] for i in layer.inputs])
+            if parts is not None:
+                if not in_tiles(parts[0]):
+                    shapes = [way.shapes[i, layer.level] for i in layer.inputs]
+                    parts = parts_of(_apart(parts[0], layer.in_size, layer.stride), shapes)
                 for i, part in zip(layer.inputs, parts, strict=True):
                     if i != IMAGE:
                         sent[i, layer.level].append(part)
         return (None, None, None, None, None, *found)
 
 
+def _inputs(way: _Way, layer: Layer, module: ConvNormRelu) -> tuple[Inputs, Where]:
+    """Return what a layer's convolution takes, and stride and padding; by torch it is joined."""
+    images = [way.take(i, layer.level) for i in layer.inputs]
+    convolution = module.first_two()[0]
+    if in_tiles(images[0]):
+        return Inputs(tuple(images), layer.in_size), where_of(convolution)
+    x, where = pixels_of(convolution, join(images, layer.in_size))
+    return Inputs((x,), (x.shape[2], x.shape[3])), where
+
+
 def _apart(g: Tensor, size: Size, stride: tuple[int, int]) -> Tensor:
-    """Return zeros [N, C, *size] with `g` where every so many rows and columns were taken."""
+    """Return `g`, or zeros [N, C, *size] with it where every so many rows and columns were taken."""
+    if g.shape[2:] == size:
+        return g
     shape = (*g.shape[:2], *size)
     found = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last).zero_()
     found[:, :, :: stride[0], :: stride[1]] = g
