@@ -326,9 +326,12 @@ def turned_pairs(
 
 @_written
 def turned(
-    builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any, to_row: Any
+    builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any, to_row: Any, again: Any
 ) -> None:
-    """Write the columns, 16 at most, of 32 rows at most as rows, `to_row` apart."""
+    """Write the columns, 16 at most, of 32 rows at most as rows, `to_row` apart.
+
+    And once more `again` bytes behind, unless that is 0.
+    """
     words = ir.VectorType(_INT, ROWS)
     mask, none = _below(builder, columns, ROWS), ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None)
     lines = []
@@ -343,3 +346,6 @@ def turned(
         with builder.if_then(builder.icmp_signed("<", _WORD(k), columns)):
             place = builder.add(to, builder.mul(to_row, _WORD(k)))
             _write(builder, builder.bitcast(line, _PAIRS), place, kept)
+            with builder.if_then(builder.icmp_signed("!=", again, _WORD(0))):
+                place = builder.add(place, again)
+                _write(builder, builder.bitcast(line, _PAIRS), place, kept)

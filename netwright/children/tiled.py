@@ -27,7 +27,7 @@ from netwright.children.compiled import carray, jit, part, pointer
 from netwright.children.openmp import openmp
 from netwright.children.team import ALONE, meet, received, share
 
-RUN = 1024  # pixels that gradients of weights are summed over at a time, at least
+RUN = 512  # pixels that gradients of weights are summed over at a time, at least
 
 
 @part
@@ -208,12 +208,12 @@ def _outputs(
         down = 1 if tiles % 2 else 2
     step = (each * sw if tiles > 1 else sh * across) * pixel * 2
     amx.configure(each)
-    for u in range(0, many, down):
-        high = min(down, many - u)
-        here = base + (u // tiles * sh * across + u % tiles * each * sw) * pixel * 2
-        for block in range(0, blocks, beside):
-            wide = min(beside, blocks - block)
-            right = weight + block * along
+    for block in range(0, blocks, beside):
+        wide = min(beside, blocks - block)
+        right = weight + block * along
+        for u in range(0, many, down):
+            high = min(down, many - u)
+            here = base + (u // tiles * sh * across + u % tiles * each * sw) * pixel * 2
             amx.sums(
                 high,
                 wide,
@@ -381,10 +381,21 @@ def inputs_back(
 
 @part
 def _turn(
-    g: int, g_image: int, g_row: int, g_pixel: int, many: int, sizes: Any, filters: int, to: int
+    g: int,
+    g_image: int,
+    g_row: int,
+    g_pixel: int,
+    many: int,
+    sizes: Any,
+    filters: int,
+    to: int,
+    again: int,
 ) -> None:
-    """Write gradients [n, rows, columns, O] as [O, long], rows `across` and images `tall` apart."""
-    rows, columns, tall, across, long = sizes
+    """Write gradients [n, rows, columns, O] as [O, line], rows `across` and images `tall` apart.
+
+    And once more, `again` bytes behind, where that is not 0.
+    """
+    rows, columns, tall, across, line = sizes
     for k in range(many):
         for y in range(rows):
             place = to + (k * tall + y) * across * 2
@@ -397,35 +408,23 @@ def _turn(
                         some,
                         g_pixel,
                         min(ROWS, filters - o),
-                        place + (o * long + start) * 2,
-                        long * 2,
+                        place + (o * line + start) * 2,
+                        line * 2,
+                        again,
                     )
 
 
 @part
-def _pair(
-    images: Any,
-    many: int,
-    sizes: Any,
-    channels: int,
-    odd: int,
-    to: int,
-    block: int,
-) -> None:
-    """Write pixels in pairs, the first of each at an even place, or at an odd one."""
-    rows, columns, tall, across = sizes
+def _pair(images: Any, many: int, sizes: Any, channels: int, to: int, block: int) -> None:
+    """Write pixels in pairs, 16 channels after 16, `block` bytes apart."""
     x, x_image, x_row, x_pixel = images
+    rows, columns, tall, across = sizes
     for k in range(many):
         for y in range(rows):
             place = to + (k * tall + y) * across * 32
             source = x + k * x_image + y * x_row
             for c in range(0, channels, ROWS):
-                wide = min(ROWS, channels - c)
-                if odd:
-                    amx.pair(0, source + c * 2, wide, place - 64)
-                    amx.paired(source + x_pixel + c * 2, columns - 1, x_pixel, wide, place)
-                else:
-                    amx.paired(source + c * 2, columns, x_pixel, wide, place)
+                amx.paired(source + c * 2, columns, x_pixel, min(ROWS, channels - c), place)
                 place += block
 
 
@@ -469,12 +468,14 @@ def weights_back(
     block = (long + 2 * margin) * 32
     given = _table(inputs, count, 9)
     direct = _in_place(given, height, width)
-    pixels = np.zeros(high * each * long + DEEP, np.uint16)
+    line = long + DEEP
+    again = high * each * line * 2 + 2 if kw > 1 else 0
+    pixels = np.zeros(2 * high * each * line + 2 * DEEP, np.uint16)
     pairs = np.zeros(wide * block + DEEP, np.uint16)
     whole = np.zeros(0 if direct else group * height * width * channels + DEEP, np.uint16)
-    room = wide * ROWS * 4
-    found = np.zeros(high * each * kh * kw * wide * ROWS, np.float32)
-    of_g, of_x, of_found = _aligned(pixels), _aligned(pairs) + margin * 32, found.ctypes.data
+    tap = high * each * ROWS * 4
+    found = np.zeros(high * each * kh * kw * wide * ROWS + ROWS, np.float32)
+    of_g, of_x, of_found = _aligned(pixels) + DEEP * 2, _aligned(pairs) + margin * 32, _aligned(found)
     _table(shared, 1, team[1])[0, team[0]] = of_found
     first_group, last_group = share(team, _parts(n, group))
     amx.configure(each)
@@ -483,8 +484,8 @@ def weights_back(
         if many < group:
             pixels[:] = 0
             pairs[:] = 0
-        sizes = (rows, columns, tall, across, long)
-        _turn(g + first * g_image, g_image, g_row, g_pixel, many, sizes, filters, of_g)
+        sizes = (rows, columns, tall, across, line)
+        _turn(g + first * g_image, g_image, g_row, g_pixel, many, sizes, filters, of_g, again)
         x = given[0, 0] + first * given[0, 1]
         x_image, x_row, x_pixel = given[0, 1], given[0, 2], given[0, 3]
         if not direct:
@@ -504,31 +505,30 @@ def weights_back(
                 source = (x + a * x_row + b * x_pixel, x_image, x_row * sh, x_pixel * sw)
                 many_i, many_j = _parts(kh - first_i, sh), _parts(kw - first_j, sw)
                 low_i, low_j = (first_i - top - a) // sh, (first_j - left - b) // sw
-                for odd in range(2):
-                    if many_j > 1 or odd == low_j % 2:
-                        place = of_x + odd * wide * block
-                        _pair(source, many, some, channels, odd, place, block)
+                _pair(source, many, some, channels, of_x, block)
                 for parity in range(min(2, many_j)):
                     some_j = _parts(many_j - parity, 2)
                     shift = low_i * across + low_j + parity
-                    right = of_x + shift % 2 * wide * block + shift // 2 * 64
-                    place = of_found + (first_i * kw + first_j + parity * sw) * room
+                    right = of_x + (shift - shift % 2) * 32
+                    tiles = of_g + shift % 2 * (again - 2)
+                    place = of_found + (first_i * kw + first_j + parity * sw) * tap
                     counts = (wide, many_i, some_j)
                     steps = (block, across * 32, 64)
-                    lands = (64, sh * kw * room, 2 * sw * room)
-                    _summed(
-                        counts, steps, lands, (high, each, long), of_g, right, place, kh * kw * room
-                    )
+                    lands = (kh * kw * tap, sh * kw * tap, 2 * sw * tap)
+                    _summed(counts, steps, lands, (high, each, long, line), tiles, right, place)
     amx.release()
     meet(team)
     if team[0] == 0:
-        others = _table(shared, 1, team[1])
+        sums = carray(pointer(of_found), (found.size - ROWS,), np.float32)
         for k in range(1, team[1]):
-            more = carray(pointer(others[0, k]), (found.size,), np.float32)
-            for i in range(found.size):
-                found[i] += more[i]
+            more = carray(pointer(_table(shared, 1, team[1])[0, k]), sums.shape, np.float32)
+            for i in range(sums.size):
+                sums[i] += more[i]
         for k in range(filters * kh * kw):
-            amx.copied(of_found + k * room, to + k * channels * 4, channels * 4)
+            for c in range(0, channels, ROWS):
+                source = of_found + (c // ROWS * kh * kw + k % (kh * kw)) * tap + k // (kh * kw) * 64
+                size = min(ROWS, channels - c) * 4
+                amx.copied(source, to + (k * channels + c) * 4, size)
     meet(team)
     _keep(pixels)
     _keep(pairs)
@@ -545,37 +545,38 @@ def _summed(
     left: int,
     right: int,
     place: int,
-    to_row: int,
 ) -> None:
     """Add up, tap by tap, for all blocks of inputs and outputs (how many, of how many, pixels)."""
-    high, each, long = outputs
+    high, each, long, line = outputs
     best = 0
     for k in range(1, 3):
         if counts[k] > counts[best]:
             best = k
     down = _each(high, 3 if counts[best] > 1 else SUMS)
     beside = _each(counts[best], SUMS // down)
-    one, two = (best + 1) % 3, (best + 2) % 3
-    for i in range(counts[one]):
-        for j in range(counts[two]):
-            for k in range(0, counts[best], beside):
-                from_right = right + i * steps[one] + j * steps[two] + k * steps[best]
-                to = place + i * lands[one] + j * lands[two] + k * lands[best]
+    by_c, by_i, by_j = (beside if best == 0 else 1), (beside if best == 1 else 1), (beside if best == 2 else 1)
+    for c in range(0, counts[0], by_c):
+        for i in range(0, counts[1], by_i):
+            for j in range(0, counts[2], by_j):
+                at = c if best == 0 else (i if best == 1 else j)
+                wide = min(beside, counts[best] - at)
+                from_right = right + c * steps[0] + i * steps[1] + j * steps[2]
+                to = place + c * lands[0] + i * lands[1] + j * lands[2]
                 for o in range(0, high, down):
                     amx.sums(
                         min(down, high - o),
-                        min(beside, counts[best] - k),
-                        left + o * each * long * 2,
-                        long * 2,
-                        each * long * 2,
+                        wide,
+                        left + o * each * line * 2,
+                        line * 2,
+                        each * line * 2,
                         0,
                         from_right,
                         steps[best],
                         1,
                         long // DEEP,
-                        to + o * each * to_row,
-                        to_row,
-                        each * to_row,
+                        to + o * each * 64,
+                        64,
+                        each * 64,
                         lands[best],
                         1,
                     )
