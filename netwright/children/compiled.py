@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -19,9 +22,27 @@ _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c 
 _SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
 
 
+@functools.cache
+def _sources() -> str:
+    """Return what changes where the code of any function that is compiled here does."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def named(function: _F) -> _F:
+    """Give a function a name of its own for its code and that of all it may call.
+
+    numba keeps what it has compiled by name, and looks no further than the function's own file.
+    """
+    function.__qualname__ += f"_{_sources()}"
+    return function
+
+
 def jit(function: _F) -> _F:
     """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
+    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(named(function))
     return compiled
 
 

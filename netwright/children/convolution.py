@@ -1,24 +1,25 @@
 """Convolutions of inputs side by side, and their gradients, outside of autograd.
 
-In the processor's tiles where it has them (`netwright.children.tiled`), where what lies side by side
-need not be joined; else torch's own.
+In the processor's tiles where it has them (`netwright.children.tiled`), and there inputs are not
+joined; else torch's own.
 """
 
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from llvmlite import binding  # type: ignore[import-untyped]
 from torch import Tensor
 
-from netwright.children.amx import DEEP, ROWS
 from netwright.children.joints import LAST, Size
 from netwright.children.openmp import ready
+from netwright.children.tiled.amx import DEEP, ROWS
+from netwright.children.tiled.memory import IMAGE
 from netwright.children.tiles import has_tiles
 
 Where = tuple[Size, Size]  # stride, padding
@@ -29,8 +30,10 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 @functools.cache
 def _able() -> bool:
     """Say whether compiled functions may use the tiles here."""
-    free = not (numba.config.CPU_NAME or numba.config.CPU_FEATURES)  # type: ignore[attr-defined]
-    return free and has_tiles()
+    held_to = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    wanted = ("avx512bw", "avx512vl", "avx512bf16")
+    features = binding.get_host_cpu_features()
+    return not held_to and all(features.get(name) for name in wanted) and has_tiles()
 
 
 def in_tiles(x: Tensor) -> bool:
@@ -55,24 +58,24 @@ def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     if not in_tiles(x):
         y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
         return y.contiguous(memory_format=LAST)
-    from netwright.children import tiled
+    from netwright.children.tiled import ahead, threads, weights
 
     (sh, sw), (top, left) = where
     filters, channels, kh, kw = weight.shape
     (height, width), n = inputs.size, len(x)
     rows, columns = (height + 2 * top - kh) // sh + 1, (width + 2 * left - kw) // sw + 1
     y = _new(x, (n, filters, rows, columns))
-    pixel = tiled.held(channels, kw, filters)
+    pixel = weights.held(channels, kw, filters)
     laid, at = _room([(filters, kh, kw * pixel)])
     dense = weight.contiguous(memory_format=LAST)
-    tiled.lay_ahead(dense.data_ptr(), filters, kh, kw, channels, pixel, at[0])
-    table = _table(*inputs)
-    tiled.run(
-        tiled.convolved,
-        *(table.ctypes.data, len(table), n, channels, pixel, top, left),
-        *(at[0], kh, kw, sh, sw, filters, *_image(y), rows, columns),
+    weights.lay_ahead(dense.data_ptr(), filters, kh, kw, channels, pixel, at[0])
+    given = _table(*inputs)
+    threads.run(
+        ahead.convolved,
+        *(*_place(given), n, pixel, top, left, at[0], kh, kw, sh, sw, filters),
+        *(*_image(y), rows, columns),
     )
-    del laid
+    del laid, given
     return y
 
 
@@ -93,10 +96,10 @@ def backward(
 
 
 def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[Tensor]:
-    from netwright.children import tiled
+    from netwright.children.tiled import ahead, threads, weights
 
     (sh, sw), (top, left) = where
-    height, width = inputs.size
+    (height, width), n = inputs.size, len(g)
     filters, channels, kh, kw = weight.shape
     phases, rooms = [], []
     for a in range(min(sh, height)):
@@ -104,45 +107,44 @@ def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[
             i, j = (a + top) % sh, (b + left) % sw
             if i < kh and j < kw:
                 tall, wide = -(-(kh - i) // sh), -(-(kw - j) // sw)
-                pixel = tiled.held(filters, wide, channels)
+                pixel = weights.held(filters, wide, channels)
                 rooms.append((channels, tall, wide * pixel))
-                above, before = tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw
-                phases.append([a, b, tall, wide, above, before, 0, pixel])
-    laid, at = _room(rooms)
-    for phase, place in zip(phases, at, strict=True):
-        a, b, tall, wide, _, _, _, pixel = phase
-        i, j = (a + top) % sh, (b + left) % sw
+                phases.append((a, b, i, j, tall, wide, pixel))
+    laid, places = _room(rooms)
+    rows: list[int] = []
+    for (a, b, i, j, tall, wide, pixel), place in zip(phases, places, strict=True):
         taps = i + sh * (tall - 1), -sh, tall, j + sw * (wide - 1), -sw, wide
-        tiled.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
-        phase[6] = place
+        weights.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
+        above, before = tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw
+        rows += (a, b, tall, wide, above, before, place, pixel)
     found = [_new(x, x.shape) for x in inputs.images]
     if len(phases) < min(sh, height) * min(sw, width):
         for g_x in found:
             g_x.zero_()
-    of_phases = np.array(phases, np.int64)
-    of_g, of_found = _table([g], (g.shape[2], g.shape[3])), _table(found, inputs.size)
-    tiled.run(
-        tiled.inputs_back,
-        *(of_g.ctypes.data, of_found.ctypes.data, len(found), len(g), height, width, channels),
-        *(filters, sh, sw, of_phases.ctypes.data, len(phases)),
+    of_phases, given = array("q", rows), _table([g], (g.shape[2], g.shape[3]))
+    wanted = _table(found, inputs.size)
+    threads.run(
+        ahead.inputs_back,
+        *(given.buffer_info()[0], *_place(wanted), n, height, width, channels, sh, sw),
+        *(of_phases.buffer_info()[0], len(phases)),
     )
-    del laid
+    del laid, given, wanted
     return found
 
 
 def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
-    from netwright.children import tiled
+    from netwright.children.tiled import back, threads
 
     filters, channels, kh, kw = weight.shape
     found = torch.empty(weight.shape, memory_format=LAST)
-    table = _table(*inputs)
-    shared = np.empty(torch.get_num_threads(), np.int64)
-    tiled.run(
-        tiled.weights_back,
-        *(*_image(g), table.ctypes.data, len(table), len(g), *inputs.size, channels),
+    given, shared = _table(*inputs), array("q", [0] * torch.get_num_threads())
+    threads.run(
+        back.weights_back,
+        *(*_image(g), *_place(given), len(g), *inputs.size, channels),
         *(g.shape[2], g.shape[3], filters, kh, kw, *where[0], *where[1]),
-        *(found.data_ptr(), shared.ctypes.data),
+        *(found.data_ptr(), shared.buffer_info()[0]),
     )
+    del given
     return found
 
 
@@ -156,18 +158,23 @@ def _image(x: Tensor) -> tuple[int, int, int, int]:
     return x.data_ptr(), x.stride(0) * size, x.stride(2) * size, x.stride(3) * size
 
 
-def _table(images: Sequence[Tensor], size: Size) -> NDArray[np.int64]:
-    """Return what `tiled` wants to know of each of the images that lie side by side in `size`."""
-    rows = []
+def _table(images: Sequence[Tensor], size: Size) -> array[int]:
+    """Return what compiled functions take of images that lie side by side in `size`."""
+    rows: list[int] = []
     for x in images:
         _, channels, height, width = x.shape
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        rows.append((*_image(x), channels, top, left, height, width))
-    return np.array(rows, np.int64)
+        rows += (*_image(x), channels, top, left, height, width)
+    return array("q", rows)
+
+
+def _place(table: array[int]) -> tuple[int, int]:
+    """Return a table's address and how many it tells of."""
+    return table.buffer_info()[0], len(table) // IMAGE
 
 
 def _room(sizes: Sequence[tuple[int, int, int]]) -> tuple[Tensor, list[int]]:
-    """Return memory for weights laid out in tiles (filters, rows, numbers a row), and where each is."""
+    """Return memory for tiles of weights (filters, rows, numbers a row), and where each is."""
     starts = [0]
     for filters, rows, deep in sizes:
         starts.append(starts[-1] + -(-filters // ROWS) * rows * -(-deep // DEEP) * ROWS * DEEP * 2)

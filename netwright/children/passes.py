@@ -22,7 +22,7 @@ import torch
 from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from netwright.children.compiled import carray, held_as, jit, part, pointer, wide
+from netwright.children.compiled import carray, held_as, jit, named, part, pointer, wide
 from netwright.children.lanes import counted, mixed, moved, passed, period, picked, summed
 from netwright.children.openmp import openmp
 from netwright.children.team import (
@@ -430,4 +430,4 @@ def _any_pass(dtype: Any) -> Any:
         else:
             unpooled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
 
-    return numba.cfunc(types.void(types.voidptr), cache=True)(body)
+    return numba.cfunc(types.void(types.voidptr), cache=True)(named(body))

@@ -150,7 +150,7 @@ def _inputs(way: _Way, layer: Layer, module: ConvNormRelu) -> tuple[Inputs, Wher
 
 
 def _apart(g: Tensor, size: Size, stride: tuple[int, int]) -> Tensor:
-    """Return `g`, or zeros [N, C, *size] with it where every so many rows and columns were taken."""
+    """Return `g`, or where some rows and columns were taken zeros [N, C, *size] with it there."""
     if g.shape[2:] == size:
         return g
     shape = (*g.shape[:2], *size)

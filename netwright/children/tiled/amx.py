@@ -1,8 +1,8 @@
 """Products of bfloat16 in the processor's tiles (AMX), for compiled functions.
 
 A tile is up to 16 rows of 64 bytes: of 32 numbers of bfloat16, or of 16 sums in float32. Tiles of
-sums come first, then those of the left, rows of numbers, and of the right, rows of pairs. All numbers are
-int64, memory is an address, and steps are in bytes.
+sums come first, then one of the left, rows of numbers, and one of the right, rows of pairs. All
+numbers are int64, memory is an address, and steps are in bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netwright.children.compiled import carray, part, pointer
+from netwright.children.compiled import part
 
 ROWS, DEEP = 16, 32  # of a tile, and numbers of bfloat16 in a row
 SIZE = 1024  # bytes
@@ -25,6 +25,8 @@ SUMS, LEFT, RIGHT = 6, 6, 7  # how many tiles of sums there are, and the others'
 _BYTE, _HALF, _INT, _WORD = (ir.IntType(n) for n in (8, 16, 32, 64))
 _FLOATS = ir.VectorType(ir.FloatType(), ROWS)
 _HALVES, _PAIRS = ir.VectorType(_HALF, ROWS), ir.VectorType(_HALF, DEEP)
+_declared: Any = cgutils.get_or_insert_function
+_copy: Any = cgutils.raw_memcpy
 
 
 def _written(emit: Callable[..., None]) -> Any:
@@ -47,7 +49,7 @@ def _written(emit: Callable[..., None]) -> Any:
 
 def _call(builder: Any, name: str, result: Any, *takes: Any) -> Any:
     kind = ir.FunctionType(result, [value.type for value in takes])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), takes)
+    return builder.call(_declared(builder.module, kind, name), takes)
 
 
 def _tile(builder: Any, name: str, *takes: Any) -> None:
@@ -92,7 +94,7 @@ def configure(rows: int) -> None:
 
 def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
     """Write `sums` for so many tiles of the left and of the right."""
-    left, row, down, over, right, along, outer, inner, to, to_row, below, beside, more = takes
+    left, row, down, over, right, along, outer, inner, to, below, beside, more = takes
     places = []
     for i in range(high):
         for j in range(wide):
@@ -101,7 +103,7 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
     with builder.if_else(builder.icmp_signed("!=", more, _WORD(0))) as (yes, no):
         with yes:
             for tile, place in places:
-                _tile(builder, "tileloadd64", tile, place, to_row)
+                _tile(builder, "tileloadd64", tile, place, _WORD(64))
         with no:
             for tile, _ in places:
                 _tile(builder, "tilezero", tile)
@@ -114,7 +116,7 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
             a = builder.add(start, builder.mul(second.index, _WORD(64)))
             _products(builder, high, wide, (a, row, down), (b, along))
     for tile, place in places:
-        _tile(builder, "tilestored64", tile, place, to_row)
+        _tile(builder, "tilestored64", tile, place, _WORD(64))
 
 
 def _products(builder: Any, high: int, wide: int, of_a: Sequence[Any], of_b: Sequence[Any]) -> None:
@@ -144,7 +146,6 @@ def sums(
     outer: Any,
     inner: Any,
     to: Any,
-    to_row: Any,
     below: Any,
     beside: Any,
     more: Any,
@@ -153,10 +154,10 @@ def sums(
 
     Of `outer` times `inner` tiles each: the left's rows are `row` apart, its tiles 64 bytes, and
     `over` where the next of `outer` begins; the right's are dense. The left's are `down` apart,
-    the right's `along`, the sums' `below` and `beside`. Rows of sums are `to_row` apart, and with
-    `more` they are added to what is there.
+    the right's `along`, the sums', dense, `below` and `beside`, and with `more` they are added to
+    what is there.
     """
-    takes = (left, row, down, over, right, along, outer, inner, to, to_row, below, beside, more)
+    takes = (left, row, down, over, right, along, outer, inner, to, below, beside, more)
     after = builder.append_basic_block()
     which = builder.add(builder.mul(high, _WORD(8)), wide)
     choice = builder.switch(which, after)
@@ -176,7 +177,9 @@ def sums(
 def _below(builder: Any, count: Any, lanes: int) -> Any:
     """Return a mask of the first `count` lanes."""
     narrow = builder.trunc(count, _HALF)
-    one = builder.insert_element(ir.Constant(ir.VectorType(_HALF, lanes), ir.Undefined), narrow, _INT(0))
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(_HALF, lanes), ir.Undefined), narrow, _INT(0)
+    )
     many = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_INT, lanes), [0] * lanes))
     places = ir.Constant(ir.VectorType(_HALF, lanes), list(range(lanes)))
     return builder.icmp_signed("<", places, many)
@@ -200,11 +203,13 @@ def _write(builder: Any, value: Any, address: Any, mask: Any) -> None:
 @_written
 def copied(builder: Any, source: Any, to: Any, size: Any) -> None:
     """Copy so many bytes."""
-    cgutils.raw_memcpy(builder, _at(builder, to), _at(builder, source), size, 1)
+    _copy(builder, _at(builder, to), _at(builder, source), size, 1)
 
 
 @_written
-def spread(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any, to_row: Any) -> None:
+def spread(
+    builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any, to_row: Any
+) -> None:
     """Copy rows, `columns` of each, `row` and `to_row` apart."""
     with cgutils.for_range(builder, rows, intp=_WORD) as loop:
         here = builder.add(source, builder.mul(loop.index, row))
@@ -283,7 +288,10 @@ def paired(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any
 @_written
 def pair(builder: Any, one: Any, two: Any, columns: Any, to: Any) -> None:
     """Write two rows' numbers by turns, 64 bytes; a row at 0 is zeros."""
-    mask, none = _below(builder, columns, ROWS), ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None)
+    mask, none = (
+        _below(builder, columns, ROWS),
+        ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None),
+    )
     rows = []
     for place in (one, two):
         there = builder.icmp_signed("!=", place, _WORD(0))
@@ -308,11 +316,12 @@ def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
 
 
 @_written
-def turned_pairs(
-    builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any
-) -> None:
+def turned_pairs(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any) -> None:
     """Write 16 rows of 32 numbers at most as a tile of the right: pairs of columns, row by row."""
-    mask, none = _below(builder, columns, DEEP), ir.Constant(ir.VectorType(ir.IntType(1), DEEP), None)
+    mask, none = (
+        _below(builder, columns, DEEP),
+        ir.Constant(ir.VectorType(ir.IntType(1), DEEP), None),
+    )
     lines = []
     for k in range(ROWS):
         there = builder.icmp_signed("<", _WORD(k), rows)
@@ -333,7 +342,10 @@ def turned(
     And once more `again` bytes behind, unless that is 0.
     """
     words = ir.VectorType(_INT, ROWS)
-    mask, none = _below(builder, columns, ROWS), ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None)
+    mask, none = (
+        _below(builder, columns, ROWS),
+        ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None),
+    )
     lines = []
     for q in range(ROWS):
         some = builder.icmp_signed("<", _WORD(2 * q), rows)
