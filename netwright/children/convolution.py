@@ -11,9 +11,9 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import torch
 from llvmlite import binding  # type: ignore[import-untyped]
+from numba.core import config
 from torch import Tensor
 
 from netwright.children.joints import LAST, Size
@@ -30,7 +30,7 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 @functools.cache
 def _able() -> bool:
     """Say whether compiled functions may use the tiles here."""
-    held_to = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    held_to = config.CPU_NAME or config.CPU_FEATURES  # type: ignore[attr-defined]
     wanted = ("avx512bw", "avx512vl", "avx512bf16")
     features = binding.get_host_cpu_features()
     return not held_to and all(features.get(name) for name in wanted) and has_tiles()
@@ -64,7 +64,7 @@ def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     filters, channels, kh, kw = weight.shape
     (height, width), n = inputs.size, len(x)
     rows, columns = (height + 2 * top - kh) // sh + 1, (width + 2 * left - kw) // sw + 1
-    y = _new(x, (n, filters, rows, columns))
+    y = _new((n, filters, rows, columns), x.dtype)
     pixel = weights.held(channels, kw, filters)
     laid, at = _room([(filters, kh, kw * pixel)])
     dense = weight.contiguous(memory_format=LAST)
@@ -117,7 +117,7 @@ def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[
         weights.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
         above, before = tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw
         rows += (a, b, tall, wide, above, before, place, pixel)
-    found = [_new(x, x.shape) for x in inputs.images]
+    found = [_new(x.shape, x.dtype) for x in inputs.images]
     if len(phases) < min(sh, height) * min(sw, width):
         for g_x in found:
             g_x.zero_()
@@ -136,7 +136,7 @@ def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tenso
     from netwright.children.tiled import back, threads
 
     filters, channels, kh, kw = weight.shape
-    found = torch.empty(weight.shape, memory_format=LAST)
+    found = _new(weight.shape, torch.float32)
     given, shared = _table(*inputs), array("q", [0] * torch.get_num_threads())
     threads.run(
         back.weights_back,
@@ -148,8 +148,8 @@ def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tenso
     return found
 
 
-def _new(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, memory_format=LAST)
+def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, memory_format=LAST)
 
 
 def _image(x: Tensor) -> tuple[int, int, int, int]:
@@ -178,6 +178,6 @@ def _room(sizes: Sequence[tuple[int, int, int]]) -> tuple[Tensor, list[int]]:
     starts = [0]
     for filters, rows, deep in sizes:
         starts.append(starts[-1] + -(-filters // ROWS) * rows * -(-deep // DEEP) * ROWS * DEEP * 2)
-    room = torch.empty(starts[-1] // 2 + DEEP, dtype=torch.bfloat16)
+    room = _new((1, 1, 1, starts[-1] // 2 + DEEP), torch.bfloat16)
     first = -(-room.data_ptr() // 64) * 64
     return room, [first + start for start in starts[:-1]]
