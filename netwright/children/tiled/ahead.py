@@ -13,7 +13,7 @@ import numpy as np
 from netwright.children.compiled import jit, part
 from netwright.children.team import share
 from netwright.children.tiled import amx
-from netwright.children.tiled.amx import DEEP, ROWS, SIZE, SUMS
+from netwright.children.tiled.amx import DEEP, HIGH, ROWS, SIZE, SUMS, WIDE
 from netwright.children.tiled.memory import (
     IMAGE,
     aligned,
@@ -74,9 +74,9 @@ def _outputs(
     each, tiles = each_of(length), parts(length)
     deep, blocks = parts(kw * pixel, DEEP), parts(filters)
     along = kh * deep * SIZE
-    wide = each_of(blocks, 3)
+    wide = each_of(blocks, WIDE)
     many = tiles if whole else rows * tiles
-    high = each_of(many, SUMS // wide)
+    high = each_of(many, min(HIGH, SUMS // wide))
     if not whole and tiles > 1 and tiles % high:
         high = 1 if tiles % 2 else 2
     down = (each * sw if tiles > 1 else sh * across) * pixel * 2

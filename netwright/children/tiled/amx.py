@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from netwright.children.compiled import part
 ROWS, DEEP = 16, 32  # of a tile, and numbers of bfloat16 in a row
 SIZE = 1024  # bytes
 SUMS, LEFT, RIGHT = 6, 6, 7  # how many tiles of sums there are, and the others' numbers
+HIGH, WIDE = 4, 3  # tiles of the left and of the right at once, at most
 _BYTE, _HALF, _INT, _WORD = (ir.IntType(n) for n in (8, 16, 32, 64))
 _FLOATS = ir.VectorType(ir.FloatType(), ROWS)
 _HALVES, _PAIRS = ir.VectorType(_HALF, ROWS), ir.VectorType(_HALF, DEEP)
@@ -150,7 +152,7 @@ def sums(
     beside: Any,
     more: Any,
 ) -> None:
-    """Work out `high` x `wide` tiles of sums, six at most.
+    """Work out `high` x `wide` tiles of sums, six at most, `HIGH` by `WIDE` at most.
 
     Of `outer` times `inner` tiles each: the left's rows are `row` apart, its tiles 64 bytes, and
     `over` where the next of `outer` begins; the right's are dense. The left's are `down` apart,
@@ -161,8 +163,8 @@ def sums(
     after = builder.append_basic_block()
     which = builder.add(builder.mul(high, _WORD(8)), wide)
     choice = builder.switch(which, after)
-    for w in range(1, SUMS + 1):
-        for h in range(1, SUMS // w + 1):
+    for w in range(1, WIDE + 1):
+        for h in range(1, min(HIGH, SUMS // w) + 1):
             block = builder.append_basic_block()
             choice.add_case(_WORD(8 * h + w), block)
             builder.position_at_end(block)
@@ -187,6 +189,10 @@ def _below(builder: Any, count: Any, lanes: int) -> Any:
 
 def _read(builder: Any, address: Any, mask: Any, kind: Any = _HALVES) -> Any:
     """Return numbers of bfloat16 as they are, zeros outside the mask."""
+    if mask is None:
+        found = builder.load(_at(builder, address, kind))
+        found.align = 2
+        return found
     place, letter = _at(builder, address, kind), f"v{kind.count}i16"
     name = f"llvm.masked.load.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     return _call(builder, name, kind, place, _INT(2), mask, ir.Constant(kind, None))
@@ -195,6 +201,9 @@ def _read(builder: Any, address: Any, mask: Any, kind: Any = _HALVES) -> Any:
 def _write(builder: Any, value: Any, address: Any, mask: Any) -> None:
     kind = value.type
     place = _at(builder, address, kind)
+    if mask is None:
+        builder.store(value, place).align = 2
+        return
     letter = f"v{kind.count}i16"
     name = f"llvm.masked.store.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     _call(builder, name, ir.VoidType(), value, place, _INT(2), mask)
@@ -233,37 +242,50 @@ def sent(
 
     columns: of each row, 32 at most; those behind 16 are the next tile's, `beside` after this one.
     """
-    wide = ir.VectorType(_HALF, DEEP)
-    more = builder.icmp_signed(">", columns, _WORD(ROWS))
+    narrow = "llvm.x86.avx512bf16.cvtne%sps2bf16.512"
 
-    def numbers(place: Any) -> Any:
-        found = builder.load(_at(builder, place, _FLOATS))
-        found.align = 4
-        return found
+    def line(at: Any, mask: Any, both: bool) -> None:
+        place = builder.add(source, builder.mul(at, _WORD(64)))
+        numbers = [builder.load(_at(builder, place, _FLOATS))]
+        if both:
+            numbers = [builder.load(_at(builder, builder.add(place, beside), _FLOATS)), *numbers]
+        for each in numbers:
+            each.align = 4
+        kind = _PAIRS if both else _HALVES
+        found = _call(builder, narrow % ("2" if both else ""), kind, *numbers)
+        _write(builder, found, builder.add(to, builder.mul(at, row)), mask)
 
-    with builder.if_else(more) as (yes, no):
-        with yes:
-            mask = _below(builder, columns, DEEP)
-            with cgutils.for_range(builder, rows, intp=_WORD) as loop:
-                place = builder.add(source, builder.mul(loop.index, _WORD(64)))
-                name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-                both = numbers(builder.add(place, beside)), numbers(place)
-                narrow = _call(builder, name, wide, *both)
-                _write(builder, narrow, builder.add(to, builder.mul(loop.index, row)), mask)
-        with no:
-            mask = _below(builder, columns, ROWS)
-            with cgutils.for_range(builder, rows, intp=_WORD) as loop:
-                place = builder.add(source, builder.mul(loop.index, _WORD(64)))
-                name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-                narrow = _call(builder, name, _HALVES, numbers(place))
-                _write(builder, narrow, builder.add(to, builder.mul(loop.index, row)), mask)
+    for both in (True, False):
+        least, most = (ROWS, DEEP) if both else (0, ROWS)
+        some = builder.and_(
+            builder.icmp_signed(">", columns, _WORD(least)),
+            builder.icmp_signed("<=", columns, _WORD(most)),
+        )
+        with builder.if_then(some):
+            full = builder.icmp_signed("==", columns, _WORD(most))
+            with builder.if_else(full) as (yes, no):
+                with yes:
+                    fours = builder.sdiv(rows, _WORD(4))
+                    with cgutils.for_range(builder, fours, intp=_WORD) as loop:
+                        for k in range(4):
+                            line(
+                                builder.add(builder.mul(loop.index, _WORD(4)), _WORD(k)), None, both
+                            )
+                    first = builder.mul(fours, _WORD(4))
+                    with cgutils.for_range_slice(builder, first, rows, _WORD(1), _WORD) as (at, _):
+                        line(at, None, both)
+                with no:
+                    mask = _below(builder, columns, most)
+                    with cgutils.for_range(builder, rows, intp=_WORD) as loop:
+                        line(loop.index, mask, both)
 
 
 def _interleaved(builder: Any, address: Any, row: Any, yes: Any, mask: Any) -> Any:
     """Return two rows' numbers by turns; the second is zeros unless `yes`."""
-    none = ir.Constant(mask.type, None)
     even = _read(builder, address, mask)
-    odd = _read(builder, builder.add(address, row), builder.select(yes, mask, none))
+    if mask is not None:
+        mask = builder.select(yes, mask, ir.Constant(mask.type, None))
+    odd = _read(builder, builder.add(address, row), mask)
     picks = [k // 2 + k % 2 * ROWS for k in range(DEEP)]
     return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(_INT, DEEP), picks))
 
@@ -341,23 +363,49 @@ def turned(
 
     And once more `again` bytes behind, unless that is 0.
     """
-    words = ir.VectorType(_INT, ROWS)
-    mask, none = (
-        _below(builder, columns, ROWS),
-        ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None),
+    whole = builder.and_(
+        builder.icmp_signed("==", rows, _WORD(DEEP)),
+        builder.icmp_signed("==", columns, _WORD(ROWS)),
     )
+    takes = (source, rows, row, columns, to, to_row, again)
+    with builder.if_else(whole) as (yes, no):
+        with yes:
+            _turn(builder, True, *takes)
+        with no:
+            _turn(builder, False, *takes)
+
+
+def _turn(
+    builder: Any,
+    whole: bool,
+    source: Any,
+    rows: Any,
+    row: Any,
+    columns: Any,
+    to: Any,
+    to_row: Any,
+    again: Any,
+) -> None:
+    """Write `turned`, for all 16 columns of 32 rows where they are `whole`."""
+    none = ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None)
+    mask = None if whole else _below(builder, columns, ROWS)
     lines = []
     for q in range(ROWS):
         some = builder.icmp_signed("<", _WORD(2 * q), rows)
         both = builder.icmp_signed("<", _WORD(2 * q + 1), rows)
         place = builder.add(source, builder.mul(row, _WORD(2 * q)))
-        found = _interleaved(builder, place, row, both, builder.select(some, mask, none))
-        lines.append(builder.bitcast(found, words))
-    kept = _below(builder, rows, DEEP)
-    for k, line in enumerate(_transposed(builder, lines)):
-        with builder.if_then(builder.icmp_signed("<", _WORD(k), columns)):
-            place = builder.add(to, builder.mul(to_row, _WORD(k)))
-            _write(builder, builder.bitcast(line, _PAIRS), place, kept)
-            with builder.if_then(builder.icmp_signed("!=", again, _WORD(0))):
-                place = builder.add(place, again)
-                _write(builder, builder.bitcast(line, _PAIRS), place, kept)
+        those = None if whole else builder.select(some, mask, none)
+        found = _interleaved(builder, place, row, both, those)
+        lines.append(builder.bitcast(found, ir.VectorType(_INT, ROWS)))
+    kept = None if whole else _below(builder, rows, DEEP)
+    lines = [builder.bitcast(line, _PAIRS) for line in _transposed(builder, lines)]
+    for k, line in enumerate(lines):
+        yes = _WORD(k) if whole else builder.icmp_signed("<", _WORD(k), columns)
+        with nullcontext() if whole else builder.if_then(yes):
+            _write(builder, line, builder.add(to, builder.mul(to_row, _WORD(k))), kept)
+    with builder.if_then(builder.icmp_signed("!=", again, _WORD(0))):
+        to = builder.add(to, again)
+        for k, line in enumerate(lines):
+            yes = _WORD(k) if whole else builder.icmp_signed("<", _WORD(k), columns)
+            with nullcontext() if whole else builder.if_then(yes):
+                _write(builder, line, builder.add(to, builder.mul(to_row, _WORD(k))), kept)

@@ -15,7 +15,7 @@ import numpy as np
 from netwright.children.compiled import carray, jit, part, pointer
 from netwright.children.team import meet, share
 from netwright.children.tiled import amx
-from netwright.children.tiled.amx import DEEP, ROWS, SUMS
+from netwright.children.tiled.amx import DEEP, HIGH, ROWS, SUMS, WIDE
 from netwright.children.tiled.memory import (
     IMAGE,
     aligned,
@@ -81,8 +81,8 @@ def _add_up(
     for k in range(1, 3):
         if counts[k] > counts[best]:
             best = k
-    down = each_of(high, 3 if counts[best] > 1 else SUMS)
-    wide = each_of(counts[best], SUMS // down)
+    down = each_of(high, 3 if counts[best] > 1 else HIGH)
+    wide = each_of(counts[best], min(WIDE, SUMS // down))
     for c in range(0, counts[0], wide if best == 0 else 1):
         for i in range(0, counts[1], wide if best == 1 else 1):
             for j in range(0, counts[2], wide if best == 2 else 1):
@@ -218,7 +218,7 @@ def weights_back(
             for b in range(min(sw, width)):
                 i, j = (a + top) % sh, (b + left) % sw
                 if i < kh and j < kw:
-                    if sh * sw > 1:
+                    if height % sh or width % sw:  # more pixels may have stood there
                         pairs[:] = 0
                     taken = (x + a * x_row + b * x_pixel, x_image, x_row * sh, x_pixel * sw)
                     size = (parts(height - a, sh), parts(width - b, sw), channels)
