@@ -15,7 +15,6 @@ the 39-layer v3 with every skip connection. Results: docs/results/speed.md.
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
 import resource
 import statistics
@@ -28,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from netwright.children.baselines import ResNet
 from netwright.children.conv import build
 from netwright.children.joints import plain
-from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import ChildSettings
 from netwright.config import load_config
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
@@ -46,40 +45,6 @@ Labelled = tuple[Tensor, Tensor]
 
 
 # --- networks -----------------------------------------------------------------------------------
-
-
-def _layer(before: int, filters: int, stride: int = 1, rectify: bool = True) -> nn.Module:
-    convolution = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
-    return ConvNormRelu(convolution, nn.BatchNorm2d(filters), rectify)
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut that is padded with zeros (He et al. 2016)."""
-
-    def __init__(self, before: int, filters: int) -> None:
-        super().__init__()
-        stride = 1 if before == filters else 2
-        self.one = _layer(before, filters, stride)
-        self.two = _layer(filters, filters, rectify=False)
-        self.more, self.stride = filters - before, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.two(self.one(x))
-        if self.more:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
-        return F.relu(x + y)
-
-
-def resnet20(image: tuple[int, int, int], classes: int) -> nn.Module:
-    """Return the ResNet-20 for CIFAR-10: 0.27M parameters."""
-    widths = [16] * 4 + [32] * 3 + [64] * 3
-    return nn.Sequential(
-        _layer(image[0], 16),
-        *(Residual(a, b) for a, b in itertools.pairwise(widths)),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, classes),
-    )
 
 
 @dataclass(frozen=True)
@@ -98,9 +63,7 @@ def cases(names: list[str]) -> list[Case]:
     found: list[Case] = []
     for name in names:
         if name == "resnet20":
-            found.append(
-                Case(name, lambda: resnet20((3, 32, 32), 10), (3, 32, 32), DataSettings(pad=4))
-            )
+            found.append(Case(name, lambda: ResNet(3, 10), (3, 32, 32), DataSettings(pad=4)))
             continue
         if name in ("digits", "cifar10-small"):
             config = load_config(name)

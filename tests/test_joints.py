@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from netwright.children import joints, openmp, passes
+from netwright.children import joints, openmp
 from netwright.children.compiled import part
 from netwright.children.conv import build
 from netwright.children.joints import averaged, fast, halved, handed, joined
@@ -23,41 +22,12 @@ from netwright.children.whole import whole
 from netwright.seeding import rng
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv
+from tests.layers import BOUNDS, LAST, both, images, in_threads, last, near, needs_openmp
 from tests.strategies import conv_architectures
 
-LAST = torch.channels_last
-# bfloat16 has 8 bits: a number is off by up to 2^-8 of itself, and sums by a little more
-BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 sizes = st.integers(1, 9)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def _images(n: int, c: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    x = torch.randn(n, c, h, w).to(dtype).contiguous(memory_format=LAST)
-    return x.requires_grad_()
-
-
-def _last(layer: ConvNormRelu) -> ConvNormRelu:
-    return layer.to(memory_format=LAST)  # type: ignore[call-overload,no-any-return]
-
-
-def _near(found: Tensor, wanted: Tensor, dtype: torch.dtype, scale: float = 1.0) -> None:
-    assert found.shape == wanted.shape
-    assert found.dtype == wanted.dtype
-    bound = BOUNDS[dtype] * scale * max(1.0, float(wanted.abs().max()))
-    assert float((found.float() - wanted.float()).abs().max()) <= bound
-
-
-def _both(plainly: bool) -> AbstractContextManager[None]:
-    return joints.plain() if plainly else nullcontext()
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,34 +39,45 @@ def _both(plainly: bool) -> AbstractContextManager[None]:
     st.integers(1, 4),
     st.sampled_from(sorted(BOUNDS, key=str)),
     st.booleans(),
+    st.booleans(),
 )
 def test_a_layer_and_its_gradients_are_the_plain_ones(
-    n: int, channels: int, h: int, w: int, takers: int, dtype: torch.dtype, rectify: bool
+    n: int,
+    channels: int,
+    h: int,
+    w: int,
+    takers: int,
+    dtype: torch.dtype,
+    rectify: bool,
+    beside: bool,
 ) -> None:
     torch.manual_seed(channels)
     norm = nn.BatchNorm2d(channels)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     layer = ConvNormRelu(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm, rectify)
-    layer = _last(layer)
-    x, senders = _images(n, 3, h, w, dtype), torch.randn(takers, n, channels, h, w)
+    layer = last(layer)
+    x, senders = images(n, 3, h, w, dtype), torch.randn(takers, n, channels, h, w)
+    shortcut = images(n, channels, h, w, dtype) if beside else None
+    inputs = [x] if shortcut is None else [x, shortcut]
     results: list[Any] = []
     for plainly in (True, False):
-        one, x.grad = copy.deepcopy(layer), None
+        one = copy.deepcopy(layer)
+        for leaf in inputs:
+            leaf.grad = None
         with (
-            _both(plainly),
+            both(plainly),
             torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
         ):
-            outputs = one.handed(x, takers)
+            outputs = one.handed(x, takers, shortcut)
         assert len(outputs) == takers
         total = sum((y.float() * s).sum() for y, s in zip(outputs, senders, strict=True))
         assert isinstance(total, Tensor)
         total.backward()  # type: ignore[no-untyped-call]
-        assert x.grad is not None
-        gradients = [x.grad, *(p.grad for p in one.parameters())]
+        gradients = [leaf.grad for leaf in (*inputs, *one.parameters())]
         results.append((outputs[0].detach(), gradients, dict(one.named_buffers())))
     (y, gradients, buffers), (y_fast, gradients_fast, buffers_fast) = results
-    _near(y_fast, y, dtype)
+    near(y_fast, y, dtype)
     for name in buffers:
         torch.testing.assert_close(buffers_fast[name], buffers[name], rtol=1e-4, atol=1e-5)
     if dtype == torch.float32:
@@ -104,25 +85,26 @@ def test_a_layer_and_its_gradients_are_the_plain_ones(
             assert found is not None
             assert wanted is not None
             # of few pixels a channel's deviation can be tiny, which enlarges every rounding
-            _near(found, wanted, dtype, scale=50)
+            near(found, wanted, dtype, scale=50)
 
 
 def test_evaluation_uses_the_running_moments() -> None:
     torch.manual_seed(0)
     layer = ConvNormRelu(nn.Conv2d(4, 6, (1, 1), (2, 1), bias=False), nn.BatchNorm2d(6))
-    layer = _last(layer)
+    layer = last(layer)
     for _ in range(3):
-        layer(_images(8, 4, 5, 5))
+        layer(images(8, 4, 5, 5))
     layer.eval()
-    x = _images(8, 4, 5, 5).detach()
+    x, shortcut = images(8, 4, 5, 5).detach(), images(8, 6, 3, 5).detach()
     with torch.no_grad():
-        found = layer(x)
-        with joints.plain():
-            wanted = layer(x)
-    _near(found, wanted, torch.float32)
+        for beside in (None, shortcut):
+            (found,) = layer.handed(x, 1, beside)
+            with joints.plain():
+                (wanted,) = layer.handed(x, 1, beside)
+            near(found, wanted, torch.float32)
     with joints.plain():
         fixed = layer(x)
-    _near(layer(x).detach(), fixed.detach(), torch.float32)  # with gradients: the plain one
+    near(layer(x).detach(), fixed.detach(), torch.float32)  # with gradients: the plain one
 
 
 @settings(max_examples=30, deadline=None)
@@ -133,7 +115,7 @@ def test_pooling_and_its_gradient_are_exactly_the_plain_ones(
     n: int, c: int, h: int, w: int, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(h * w)
-    x = _images(n, c, h, w, dtype)
+    x = images(n, c, h, w, dtype)
     x.data = (x.data * 2).round()  # with equals among the four
     y, again = halved(x, 2)
     sent = torch.randn_like(y)
@@ -153,13 +135,13 @@ def test_joining_and_averaging_are_padding_concatenation_and_mean(
     shapes: list[tuple[int, int, int]],
 ) -> None:
     torch.manual_seed(0)
-    inputs = [_images(2, *shape) for shape in shapes]
+    inputs = [images(2, *shape) for shape in shapes]
     size = max(s[1] for s in shapes), max(s[2] for s in shapes)
     results = []
     for plainly in (True, False):
         for x in inputs:
             x.grad = None
-        with _both(plainly):
+        with both(plainly):
             whole = joined(inputs, size)
             mean = averaged(inputs, size) if not plainly else whole.mean((2, 3))
         torch.manual_seed(1)
@@ -169,11 +151,11 @@ def test_joining_and_averaging_are_padding_concatenation_and_mean(
     for found, wanted in zip(results[1], results[0], strict=True):
         assert found is not None
         assert wanted is not None
-        _near(found, wanted, torch.float32)
+        near(found, wanted, torch.float32)
 
 
 def test_gradients_of_several_takers_are_added_up() -> None:
-    x = _images(2, 5, 4, 3)
+    x = images(2, 5, 4, 3)
     one, two, three, unused = handed(x, 4)
     slices = torch.cat([one, two], 1).square().sum() + three.mean((2, 3)).sum()
     slices.backward()  # type: ignore[no-untyped-call]
@@ -193,23 +175,23 @@ def _second(outputs: list[Tensor], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("joint", [handed, halved])
 def test_a_second_derivative_of_compiled_passes_is_refused(joint: Any) -> None:
-    x = _images(2, 3, 4, 4)
+    x = images(2, 3, 4, 4)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         _second(joint(x, 2), x)
 
 
 def test_joining_and_averaging_have_the_plain_second_derivative() -> None:
-    x = _images(2, 3, 4, 4)
+    x = images(2, 3, 4, 4)
     twin = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     found = _second([joined([x, x[:, :2]], (6, 5)), averaged([x], (6, 6))], x)
     with joints.plain():
         wanted = _second([joined([twin, twin[:, :2]], (6, 5)), twin.sum((2, 3)) / 36], twin)
-    _near(found, wanted, torch.float32)
+    near(found, wanted, torch.float32)
 
 
 def test_what_is_not_finite_stays_so() -> None:
-    layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
-    x = _images(4, 2, 3, 3).detach()
+    layer = last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
+    x = images(4, 2, 3, 3).detach()
     x[1, 0, 2, 2] = float("nan")
     assert fast(x)
     y = layer(x)
@@ -220,7 +202,7 @@ def test_what_is_not_finite_stays_so() -> None:
 def test_other_layouts_and_unknown_threads_take_the_plain_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    x = _images(2, 3, 4, 4)
+    x = images(2, 3, 4, 4)
     assert fast(x)
     assert not fast(x.double())
     assert not fast(x.contiguous())
@@ -232,21 +214,6 @@ def test_other_layouts_and_unknown_threads_take_the_plain_versions(
     assert not fast(x)
 
 
-needs_openmp = pytest.mark.skipif(
-    openmp.openmp() is None, reason="torch's threads are not of a known OpenMP library here"
-)
-
-
-def _trained(child: nn.Module, x: Tensor, threads: int) -> list[Tensor]:
-    """Return logits, gradients and running moments, worked out in so many threads."""
-    torch.set_num_threads(threads)
-    one = copy.deepcopy(child)
-    logits = one(x)
-    logits.square().sum().backward()
-    found = [logits.detach(), *one.buffers(), *(p.grad for p in one.parameters())]
-    return [tensor for tensor in found if tensor is not None]
-
-
 @needs_openmp
 @settings(max_examples=5, deadline=None)
 @given(conv_architectures())
@@ -255,14 +222,8 @@ def test_a_child_of_several_threads_is_the_one_of_one_thread(
 ) -> None:
     torch.manual_seed(0)
     child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
-    x = _images(5, 3, 9, 8).detach()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "WORTH", 1)  # every pass is shared
-        one, several, again = (_trained(child, x, n) for n in (1, 3, 3))
-    for found, wanted, repeated in zip(several, one, again, strict=True):
-        assert torch.equal(found, repeated)
-        size = float(wanted.float().norm()) + 1e-3
-        assert float((found - wanted).float().norm()) <= 0.02 * size
+    x = images(5, 3, 9, 8).detach()
+    in_threads(child, x)
 
 
 @needs_openmp
@@ -280,7 +241,7 @@ def test_large_passes_are_shared_and_exact_where_nothing_is_summed(
         run(function, numbers, threads)
 
     monkeypatch.setattr(library, "run", noted)
-    x = _images(16, 40, 9, 7, dtype)
+    x = images(16, 40, 9, 7, dtype)
     results: list[tuple[Tensor, Tensor]] = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
@@ -298,13 +259,13 @@ def test_large_passes_are_shared_and_exact_where_nothing_is_summed(
 def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture]) -> None:
     torch.manual_seed(0)
     child = build(*drawn, (3, 9, 8), 4).to(memory_format=LAST)  # type: ignore[call-overload]
-    x = _images(4, 3, 9, 8).detach()
+    x = images(4, 3, 9, 8).detach()
     results: dict[str, Any] = {}
     for way in ("plain", "whole", "layer by layer"):
         one = copy.deepcopy(child)
         if way == "layer by layer":
             one.layers[0].register_forward_hook(lambda module, inputs, output: None)
-        with _both(way == "plain"):
+        with both(way == "plain"):
             logits = one(x)
         logits.square().sum().backward()
         buffers = dict(one.named_buffers())
@@ -312,7 +273,7 @@ def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture])
     wanted, gradients, buffers = results["plain"]
     for way in ("whole", "layer by layer"):
         logits, gradients_fast, buffers_fast = results[way]
-        _near(logits, wanted, torch.float32, scale=50)
+        near(logits, wanted, torch.float32, scale=50)
         for name in buffers:
             torch.testing.assert_close(buffers_fast[name], buffers[name], rtol=1e-3, atol=1e-4)
         for found, right in zip(gradients_fast, gradients, strict=True):
@@ -324,7 +285,7 @@ def test_a_whole_child_is_the_plain_one(drawn: tuple[SearchSpace, Architecture])
 
 def test_a_whole_child_goes_back_once() -> None:
     child = build(conv.v1(), conv.v1().sample(rng(0, 0, "test")), (3, 4, 4), 2)
-    total = child.to(memory_format=LAST)(_images(2, 3, 4, 4).detach()).sum()  # type: ignore[call-overload]
+    total = child.to(memory_format=LAST)(images(2, 3, 4, 4).detach()).sum()  # type: ignore[call-overload]
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once; run it forward again"):
         total.backward()
@@ -332,13 +293,13 @@ def test_a_whole_child_goes_back_once() -> None:
 
 def test_only_children_of_convolutions_in_training_are_one_function() -> None:
     torch.manual_seed(0)
-    layer = _last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
-    x = _images(4, 2, 3, 3).detach()
+    layer = last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
+    x = images(4, 2, 3, 3).detach()
     assert whole([layer], x)
     assert not whole([layer, nn.ReLU()], x)
     assert not whole([layer], x.contiguous())
     assert not whole([layer], x[:1])
-    assert not whole([layer], _images(4, 2, 3, 3))  # whose gradient someone wants
+    assert not whole([layer], images(4, 2, 3, 3))  # whose gradient someone wants
     with torch.no_grad():
         assert not whole([layer], x)
     layer.eval()

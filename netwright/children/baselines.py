@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from netwright.children.joints import averaged, fast
+from netwright.children.layers import ConvNormRelu
 
 
 class Vgg(nn.Module):
@@ -51,3 +57,56 @@ def vgg_of_size(image: tuple[int, int, int], classes: int, parameters: int, pair
 
 def _size(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
+
+
+def _layer(before: int, filters: int, stride: int = 1) -> ConvNormRelu:
+    convolution = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
+    return ConvNormRelu(convolution, nn.BatchNorm2d(filters))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut that is padded with zeros (He et al. 2016).
+
+    Where `filters` are more than before, height and width are halved.
+    """
+
+    def __init__(self, before: int, filters: int) -> None:
+        super().__init__()
+        self.more, self.stride = filters - before, 1 if before == filters else 2
+        self.one = _layer(before, filters, self.stride)
+        self.two = _layer(filters, filters)
+
+    def forward(self, x: Tensor, same: Tensor, takers: int) -> list[Tensor]:
+        """`x`, `same` [N, before, H, W] -> [N, filters, H', W'], so many times.
+
+        Both are the block's input, handed out twice, see `ConvNormRelu.handed`.
+        """
+        if self.more:
+            same = same[:, :, :: self.stride, :: self.stride]
+            same = F.pad(same, (0, 0, 0, 0, 0, self.more))
+        return self.two.handed(self.one(x), takers, same)
+
+
+class ResNet(nn.Module):
+    """The residual networks for CIFAR-10 (He et al. 2016, 4.2); n = 3 has 20 layers, 0.27M weights.
+
+    6 n + 2 layers: a convolution, n blocks of each 16, 32 and 64 filters, a mean, a linear
+    classifier. channels: of the images.
+    """
+
+    def __init__(self, channels: int, classes: int, n: int = 3) -> None:
+        super().__init__()
+        widths = [16] * (n + 1) + [32] * n + [64] * n
+        self.first = _layer(channels, 16)
+        self.blocks = nn.ModuleList(Residual(a, b) for a, b in itertools.pairwise(widths))
+        self.classifier = nn.Linear(64, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` [N, C, H, W] -> logits [N, classes]."""
+        found = self.first.handed(images, 2)
+        for k, block in enumerate(self.blocks, 1):
+            found = block(*found, 2 if k < len(self.blocks) else 1)
+        x = found[0]
+        size = x.shape[2], x.shape[3]
+        logits: Tensor = self.classifier(averaged([x], size) if fast(x) else x.mean((2, 3)))
+        return logits

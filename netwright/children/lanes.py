@@ -218,6 +218,13 @@ def moved(x: Any, scale: Any, shift: Any, low: Any, y: Any) -> Any:
     return (z.above(low, z, low),)
 
 
+@over(written=(5,), turning=(1, 2))
+def moved_beside(x: Any, scale: Any, shift: Any, low: Any, other: Any, y: Any) -> Any:
+    """y = x * scale + shift + other, at least low"""
+    z = x * scale + shift + other
+    return (z.above(low, z, low),)
+
+
 @over(written=(0, 3, 4), turning=(3, 4, 5, 6, 7))
 def passed(
     g: Any,
@@ -236,9 +243,18 @@ def passed(
     return e, one + e, two + e * (x - mean)
 
 
-@over(written=(0,), turning=(2, 3, 4))
-def mixed(g: Any, x: Any, of_g: Any, of_x: Any, constant: Any) -> Any:
-    """g = g * of_g + x * of_x + constant"""
+@over(written=(0, 4, 5), turning=(4, 5, 6))
+def passed_by(
+    g: Any, x: Any, d: Any, y: Any, one: Any, two: Any, mean: Any, low: Any, zero: Any
+) -> Any:
+    """g = d where y is above low, else 0; one += g, two += g * (x - mean)"""
+    e = y.above(low, d, zero)
+    return e, one + e, two + e * (x - mean)
+
+
+@over(written=(0,), turning=(3, 4, 5))
+def mixed(to: Any, g: Any, x: Any, of_g: Any, of_x: Any, constant: Any) -> Any:
+    """to = g * of_g + x * of_x + constant"""
     return (g * of_g + x * of_x + constant,)
 
 

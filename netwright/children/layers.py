@@ -1,7 +1,8 @@
 """A layer of a convolutional child: convolution, batch normalisation, ReLU; plain, and fast.
 
 The fast version stands on `netwright.children.joints` and runs where `joints.fast` says; it hands
-its output out once for each who takes it.
+its output out once for each who takes it. What a shortcut brings is added before the ReLU, in the
+same pass (He et al. 2016).
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from netwright.children.convolution import Inputs, Where, backward, convolved, in_tiles
 from netwright.children.joints import (
+    LAST,
     Gradients,
     bits_of,
     fast,
@@ -39,23 +42,36 @@ class ConvNormRelu(nn.Sequential):
         """`x` [N, C, H, W] -> [N, channels, H', W']."""
         return self.handed(x, 1)[0]
 
-    def handed(self, x: Tensor, takers: int) -> list[Tensor]:
-        """Return the output so many times, see `handed`."""
+    def handed(self, x: Tensor, takers: int, shortcut: Tensor | None = None) -> list[Tensor]:
+        """Return the output so many times, see `handed`; ReLU(normalised + shortcut) where given.
+
+        shortcut: [N, channels, H', W'], else `ValueError`.
+        """
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         convolution, _ = self.first_two()
         training, grad = self.training, torch.is_grad_enabled()
         one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
         if not fast(x) or one or (grad and not training):
-            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-            return handed(y, takers)
+            return handed(self._plain(x, shortcut), takers)
         x, where = pixels_of(convolution, x)
+        if shortcut is not None:
+            shortcut = shortcut.to(x.dtype).contiguous(memory_format=LAST)
         if not training:
-            return [self._used(x, where)] * takers
+            return [self._used(x, where, shortcut)] * takers
         found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
-            x, *self.learnt(), where, self.state(), self.rectify, takers
+            x, *self.learnt(), shortcut, where, self.state(), self.rectify, takers
         )
         return list(found)
+
+    def _plain(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        if shortcut is None:
+            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return y
+        y = self[1](self[0](x))
+        _check(shortcut, y)
+        y = shortcut + y
+        return F.relu(y) if self.rectify else y
 
     def learnt(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the convolution's weight, and the normalisation's and bias."""
@@ -79,7 +95,7 @@ class ConvNormRelu(nn.Sequential):
         assert isinstance(norm, nn.BatchNorm2d)
         return convolution, norm
 
-    def _used(self, x: Tensor, where: Where) -> Tensor:
+    def _used(self, x: Tensor, where: Where, shortcut: Tensor | None) -> Tensor:
         """Normalise by the running moments, without gradients."""
         from netwright.children import passes
 
@@ -90,8 +106,23 @@ class ConvNormRelu(nn.Sequential):
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
-        passes.run(passes.scaled, *sizes_of(y), *line, int(self.rectify), y.data_ptr())
+        beside = _beside(shortcut, y)
+        passes.run(passes.scaled, *sizes_of(y), *line, int(self.rectify), beside, y.data_ptr())
         return y
+
+
+def _beside(shortcut: Tensor | None, y: Tensor) -> int:
+    """Return the address of what is added to what is like y, 0 for nothing."""
+    if shortcut is None:
+        return 0
+    _check(shortcut, y)
+    return shortcut.data_ptr()
+
+
+def _check(shortcut: Tensor, y: Tensor) -> None:
+    if shortcut.shape != y.shape:
+        given, wanted = tuple(shortcut.shape), tuple(y.shape)
+        raise ValueError(f"a shortcut must be of its layer's output's shape {wanted}, got {given}")
 
 
 def _alone(x: Tensor) -> Inputs:
@@ -122,7 +153,10 @@ def pixels_of(convolution: nn.Conv2d, x: Tensor) -> tuple[Tensor, Where]:
 
 @dataclass(slots=True)
 class Done:
-    """What a layer's way back needs: its inputs, its weight in that type, and more of its own."""
+    """What a layer's way back needs: its inputs, its weight in that type, and more of its own.
+
+    y: its output, where a shortcut was added.
+    """
 
     inputs: Inputs
     weight: Tensor
@@ -130,6 +164,7 @@ class Done:
     line: Tensor
     where: Where
     rectify: bool
+    y: Tensor | None = None
 
 
 def convolve(
@@ -140,6 +175,7 @@ def convolve(
     where: Where,
     state: State,
     rectify: bool,
+    shortcut: Tensor | None = None,
 ) -> tuple[Tensor, Done]:
     """Return a layer's output, outside of autograd, and what `back` needs."""
     from netwright.children import passes
@@ -159,17 +195,25 @@ def convolve(
         bits_of(momentum),
         bits_of(epsilon),
         int(rectify),
+        _beside(shortcut, y),
         y.data_ptr(),
         line.data_ptr(),
         sums.data_ptr(),
     )
-    return y, Done(inputs, narrow, z, line, where, rectify)
+    return y, Done(inputs, narrow, z, line, where, rectify, None if shortcut is None else y)
 
 
 def back(
-    done: Done, gain: Tensor, gradients: Gradients, want: tuple[bool, bool]
+    done: Done,
+    gain: Tensor,
+    gradients: Gradients,
+    want: tuple[bool, bool],
+    masked: Tensor | None = None,
 ) -> tuple[Sequence[Tensor] | None, Tensor | None, Tensor, Tensor]:
-    """Return the gradients of a layer's inputs and weight, where wanted, its gain and its bias."""
+    """Return the gradients of a layer's inputs and weight, where wanted, its gain and its bias.
+
+    masked: memory for the gradient of its shortcut.
+    """
     from netwright.children import passes
 
     z = done.z
@@ -181,9 +225,11 @@ def back(
         *sizes_of(z),
         done.line.data_ptr(),
         int(done.rectify),
+        0 if done.y is None else done.y.data_ptr(),
         *takers,
         z.shape[2],
         z.shape[3],
+        (g if masked is None else masked).data_ptr(),
         g.data_ptr(),
         g_gain.data_ptr(),
         g_bias.data_ptr(),
@@ -204,13 +250,14 @@ class _ConvNormRelu(torch.autograd.Function):
         weight: Tensor,
         gain: Tensor,
         bias: Tensor,
+        shortcut: Tensor | None,
         where: Where,
         state: State,
         rectify: bool,
         takers: int,
     ) -> tuple[Tensor, ...]:
-        y, done = convolve(_alone(x), weight, gain, bias, where, state, rectify)
-        ctx.save_for_backward(x, done.weight, done.z, done.line, gain)
+        y, done = convolve(_alone(x), weight, gain, bias, where, state, rectify, shortcut)
+        ctx.save_for_backward(x, done.weight, done.z, done.line, gain, done.y)
         ctx.where, ctx.rectify = where, rectify
         ctx.set_materialize_grads(False)
         return (y, *(y.detach() for _ in range(takers - 1)))
@@ -218,7 +265,8 @@ class _ConvNormRelu(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, narrow, z, line, gain = ctx.saved_tensors
-        done = Done(_alone(x), narrow, z, line, ctx.where, ctx.rectify)
-        sent, *rest = back(done, gain, gradients, ctx.needs_input_grad[:2])
-        return (sent[0] if sent else None, *rest, None, None, None, None)
+        x, narrow, z, line, gain, y = ctx.saved_tensors
+        done = Done(_alone(x), narrow, z, line, ctx.where, ctx.rectify, y)
+        masked = torch.empty_like(z) if ctx.needs_input_grad[4] else None
+        sent, *rest = back(done, gain, gradients, ctx.needs_input_grad[:2], masked)
+        return (sent[0] if sent else None, *rest, masked, None, None, None, None)

@@ -23,7 +23,17 @@ from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.compiled import carray, held_as, jit, named, part, pointer, wide
-from netwright.children.lanes import counted, mixed, moved, passed, period, picked, summed
+from netwright.children.lanes import (
+    counted,
+    mixed,
+    moved,
+    moved_beside,
+    passed,
+    passed_by,
+    period,
+    picked,
+    summed,
+)
 from netwright.children.openmp import openmp
 from netwright.children.team import (
     ALONE,
@@ -127,8 +137,17 @@ def _moments(x: Any, mean: Any, variance: Any, sums: Any, team: Any) -> None:
 
 
 @part
-def _scaled(x: Any, scale: Any, shift: Any, rectify: int, y: Any, team: Any) -> None:
-    """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
+def _piece(address: int, first: int, last: int, like: Any) -> Any:
+    """Numbers first .. last of those at an address."""
+    return array(address + first * like.itemsize, (last - first,), like)
+
+
+@part
+def _scaled(x: Any, scale: Any, shift: Any, rectify: int, beside: int, y: Any, team: Any) -> None:
+    """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x.
+
+    beside: the address of what is added before, [M, C], 0 for none.
+    """
     m, channels = x.shape
     rows = _rows(channels)
     a, b = _tiled(scale), _tiled(shift)
@@ -137,7 +156,11 @@ def _scaled(x: Any, scale: Any, shift: Any, rectify: int, y: Any, team: Any) -> 
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
-        moved(source[start:end], a, b, low, target[start:end])
+        if beside:
+            other = _piece(beside, start, end, x)
+            moved_beside(source[start:end], a, b, low, other, target[start:end])
+        else:
+            moved(source[start:end], a, b, low, target[start:end])
 
 
 @jit
@@ -149,13 +172,18 @@ def scaled(
     scale: int,
     shift: int,
     rectify: int,
+    beside: int,
     y: int,
     team: Any,
 ) -> None:
-    """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x."""
+    """y = x * scale + shift by channel, and 0 where that is negative; [M, C], y may be x.
+
+    beside: the address of what is added before, [M, C], 0 for none.
+    """
     size = (m, channels)
     before, after = array(x, size, like), array(y, size, like)
-    _scaled(before, line_of(scale, channels), line_of(shift, channels), rectify, after, team)
+    a, b = line_of(scale, channels), line_of(shift, channels)
+    _scaled(before, a, b, rectify, beside, after, team)
 
 
 @jit
@@ -171,6 +199,7 @@ def normalised(
     momentum_bits: int,
     epsilon_bits: int,
     rectify: int,
+    beside: int,
     y: int,
     of_line: int,
     of_sums: int,
@@ -178,6 +207,7 @@ def normalised(
 ) -> None:
     """Batch normalisation of `x` [M, C] and its ReLU, into `y`; the running moments move on.
 
+    beside: the address of what is added before the ReLU, [M, C], 0 for none.
     line: float32 [4, C], on return the scale and shift of x, its mean, 1 / its deviation.
     momentum_bits, epsilon_bits: float64, its bits. sums: float64 [threads, 2, C], to work with.
     """
@@ -197,7 +227,7 @@ def normalised(
             running_mean[c] += momentum * (mean[c] - running_mean[c])
             running_variance[c] += momentum * (variance[c] * m / (m - 1) - running_variance[c])
     meet(team)
-    _scaled(source, line[0], line[1], rectify, array(y, (m, channels), like), team)
+    _scaled(source, line[0], line[1], rectify, beside, array(y, (m, channels), like), team)
 
 
 @part
@@ -207,6 +237,7 @@ def _gathered(
     shift: Any,
     mean: Any,
     rectify: int,
+    y: int,
     takers: Any,
     height: int,
     width: int,
@@ -216,7 +247,8 @@ def _gathered(
 ) -> None:
     """Add the takers' gradients up and take them back through the ReLU, into `g` [M, C].
 
-    sums: float64 [threads, 2, C], of g and of g * (x - mean), each thread its own.
+    y: the address of what the ReLU gave, 0 where x, scaled, tells what passed. sums: float64
+    [threads, 2, C], of g and of g * (x - mean), each thread its own.
     """
     m, channels = x.shape
     rows = _rows(channels)
@@ -225,34 +257,37 @@ def _gathered(
     low = np.float32(0) if rectify else np.float32(-np.inf)
     d = np.empty(rows * channels, np.float32)
     one, two = np.zeros_like(a), np.zeros_like(a)
-    alone = _dense(takers, channels, height, width)
+    alone = y == 0 and _dense(takers, channels, height, width)
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         some = min(rows, m - first)
         start, end = first * channels, (first + some) * channels
         before, after = source[start:end], target[start:end]
         if alone:
-            place = pointer(takers[0, 0] + start * x.itemsize)
-            g_y = carray(place, (end - start,), x.dtype)
+            g_y = _piece(takers[0, 0], start, end, x)
             passed(after, before, g_y, one, two, a, b, centre, low, np.float32(0))
+            continue
+        _added(takers, x, first, some, height, width, d)
+        if y:
+            seen = _piece(y, start, end, x)
+            passed_by(after, before, d, seen, one, two, centre, low, np.float32(0))
         else:
-            _added(takers, x, first, some, height, width, d)
             passed(after, before, d, one, two, a, b, centre, low, np.float32(0))
     _folded(one, channels, sums[team[0], 0])
     _folded(two, channels, sums[team[0], 1])
 
 
 @part
-def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any, team: Any) -> None:
-    """g = g * of_g + x * of_x + constant by channel; [M, C]."""
+def _undone(x: Any, g: Any, of_g: Any, of_x: Any, constant: Any, to: Any, team: Any) -> None:
+    """to = g * of_g + x * of_x + constant by channel; [M, C], to may be g."""
     m, channels = x.shape
     rows = _rows(channels)
     a, b, c = _tiled(of_g), _tiled(of_x), _tiled(constant)
-    source, target = x.reshape(-1), g.reshape(-1)
+    source, sent, target = x.reshape(-1), g.reshape(-1), to.reshape(-1)
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         start, end = first * channels, min(first + rows, m) * channels
-        mixed(target[start:end], source[start:end], a, b, c)
+        mixed(target[start:end], sent[start:end], source[start:end], a, b, c)
 
 
 @jit
@@ -263,22 +298,34 @@ def normalised_backward(
     channels: int,
     of_line: int,
     rectify: int,
+    y: int,
     takers: int,
     count: int,
     height: int,
     width: int,
+    of_masked: int,
     g: int,
     of_g_weight: int,
     of_g_bias: int,
     of_sums: int,
     team: Any,
 ) -> None:
-    """Undo `normalised`: `g` [M, C] is the gradient of x, the others [C] those of gain and bias."""
-    source, target = array(x, (m, channels), like), array(g, (m, channels), like)
+    """Undo `normalised`: `g` [M, C] is the gradient of x, the others [C] those of gain and bias.
+
+    Where something stood beside x, y is what the ReLU gave, else 0. masked [M, C], which may be g,
+    is on return the gradient of what stood there.
+    """
+    size = (m, channels)
+    source, masked, target = (
+        array(x, size, like),
+        array(of_masked, size, like),
+        array(g, size, like),
+    )
     line = carray(pointer(of_line), (4, channels), np.float32)
     g_gain, g_bias = line_of(of_g_weight, channels), line_of(of_g_bias, channels)
     each, sent = sums_of(of_sums, team, channels), takers_of(takers, count)
-    _gathered(source, line[0], line[1], line[2], rectify, sent, height, width, target, each, team)
+    scale, shift, mean = line[0], line[1], line[2]
+    _gathered(source, scale, shift, mean, rectify, y, sent, height, width, masked, each, team)
     meet(team)
     sums = whole_of(each)
     of_x, constant = np.empty(channels), np.empty(channels)
@@ -286,10 +333,9 @@ def normalised_backward(
         inverse = np.float64(line[3, c])
         if team[0] == 0:
             g_gain[c], g_bias[c] = sums[1, c] * inverse, sums[0, c]
-        scale = np.float64(line[0, c])
-        of_x[c] = -scale * inverse * inverse * sums[1, c] / m
-        constant[c] = -scale * sums[0, c] / m - of_x[c] * line[2, c]
-    _undone(source, target, line[0], of_x, constant, team)
+        of_x[c] = -np.float64(scale[c]) * inverse * inverse * sums[1, c] / m
+        constant[c] = -np.float64(scale[c]) * sums[0, c] / m - of_x[c] * mean[c]
+    _undone(source, masked, scale, of_x, constant, target, team)
 
 
 @jit
@@ -392,7 +438,7 @@ _PASSES: tuple[Callable[..., None], ...] = (
     pooled,
     unpooled,
 )
-_MOST = 13  # numbers that one takes
+_MOST = 15  # numbers that one takes
 _first: Any = to_fixed_tuple
 
 
@@ -418,11 +464,11 @@ def _any_pass(dtype: Any) -> Any:
         team, given = received(data, 1 + _MOST)
         like, which, numbers = np.empty(0, dtype), given[0], given[1:]
         if which == 0:
-            scaled(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+            scaled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
         elif which == 1:
-            normalised(like, *_first(numbers, 13), team)  # type: ignore[call-arg]
+            normalised(like, *_first(numbers, 14), team)  # type: ignore[call-arg]
         elif which == 2:
-            normalised_backward(like, *_first(numbers, 13), team)  # type: ignore[call-arg]
+            normalised_backward(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
         elif which == 3:
             added(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
         elif which == 4:
