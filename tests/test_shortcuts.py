@@ -4,12 +4,15 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from netwright.children import joints
 from netwright.children.baselines import ResNet
+from netwright.children.joints import thinned
 from netwright.children.layers import ConvNormRelu
-from tests.layers import BOUNDS, LAST, images, in_threads, last, near, needs_openmp
+from tests.layers import BOUNDS, LAST, both, images, in_threads, last, near, needs_openmp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,6 +51,32 @@ def test_a_shortcut_of_another_shape_is_refused() -> None:
             layer.handed(x, 1, images(*shape))
         with joints.plain(), pytest.raises(ValueError, match=r"output's shape \(4, 3, 3, 3\)"):
             layer.handed(x, 1, images(*shape))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 20),
+    st.integers(0, 20),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from(sorted(BOUNDS, key=str)),
+)
+def test_thinning_and_its_gradients_are_exactly_the_plain_ones(
+    n: int, channels: int, more: int, h: int, w: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    x = images(n, channels, h, w, dtype)
+    results: list[tuple[Tensor, Tensor]] = []
+    for plainly in (True, False):
+        x.grad = None
+        with both(plainly):
+            y = thinned(x, 2, channels + more)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape).to(dtype))  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        results.append((y.detach(), x.grad))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 def _step(network: nn.Module, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, fast
+from netwright.children.joints import averaged, fast, thinned
 from netwright.children.layers import ConvNormRelu
 
 
@@ -72,7 +71,7 @@ class Residual(nn.Module):
 
     def __init__(self, before: int, filters: int) -> None:
         super().__init__()
-        self.more, self.stride = filters - before, 1 if before == filters else 2
+        self.filters, self.stride = filters, 1 if before == filters else 2
         self.one = _layer(before, filters, self.stride)
         self.two = _layer(filters, filters)
 
@@ -81,9 +80,8 @@ class Residual(nn.Module):
 
         Both are the block's input, handed out twice, see `ConvNormRelu.handed`.
         """
-        if self.more:
-            same = same[:, :, :: self.stride, :: self.stride]
-            same = F.pad(same, (0, 0, 0, 0, 0, self.more))
+        if self.stride > 1:
+            same = thinned(same, self.stride, self.filters)
         return self.two.handed(self.one(x), takers, same)
 
 

@@ -108,8 +108,8 @@ def takers_of(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list
     return (table.ctypes.data, len(steps)), [*held, table]
 
 
-def _like(x: Tensor, size: Size | None = None) -> Tensor:
-    shape = (*x.shape[:2], *(size or x.shape[2:]))
+def _like(x: Tensor, size: Size | None = None, channels: int | None = None) -> Tensor:
+    shape = (len(x), channels or x.shape[1], *(size or x.shape[2:]))
     return torch.empty(shape, dtype=x.dtype, memory_format=LAST)
 
 
@@ -250,6 +250,34 @@ def parts_of(whole: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
         found.append(part)
         start += channels
     return found
+
+
+def thinned(x: Tensor, stride: int, channels: int) -> Tensor:
+    """Return every so many rows and columns of `x` [N, C, H, W], zeros behind its channels.
+
+    The shortcut of He et al. (2016), option A: [N, channels, H', W'].
+    """
+    if not fast(x):
+        return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - x.shape[1]))
+    found: Tensor = _Thinned.apply(x, stride, channels)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Thinned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int, channels: int) -> Tensor:
+        ctx.shape, ctx.stride = x.shape, stride
+        some = x[:, :, ::stride, ::stride]
+        y = _like(x, (some.shape[2], some.shape[3]), channels).zero_()
+        y[:, : x.shape[1]].copy_(some)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        _, channels, height, width = ctx.shape
+        g_x = _like(g, (height, width), channels).zero_()
+        g_x[:, :, :: ctx.stride, :: ctx.stride].copy_(g[:, :channels])
+        return g_x, None, None
 
 
 def averaged(leaves: Sequence[Tensor], size: Size) -> Tensor:

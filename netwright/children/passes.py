@@ -58,9 +58,16 @@ def _added(takers: Any, like: Any, first: int, rows: int, height: int, width: in
     many, channels, size = takers.shape[0], like.shape[1], like.itemsize
     places, steps = np.empty(many, np.int64), np.empty(many, np.int64)
     through = True
+    adjacent = True
     for k in range(many):
         steps[k] = takers[k, 3] * size
         through &= takers[k, 2] == width * takers[k, 3] and takers[k, 1] == height * takers[k, 2]
+        adjacent &= takers[k, 3] == channels
+    if through and adjacent:  # all pixels are as one
+        for k in range(many):
+            places[k] = takers[k, 0] + first * channels * size
+        summed(places, steps, like, 1, to[: rows * channels].reshape(1, rows * channels))
+        return
     done = 0
     while done < rows:  # up to the end of a row of the image, where there is more behind it
         y, x = (first + done) // width, (first + done) % width
