@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, fast, halved, handed, joined
+from netwright.children.joints import averaged, classified, fast, halved, handed, joined
 from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import (
     IMAGE,
@@ -154,7 +154,7 @@ class ConvNet(nn.Module):
         layers = list(self.layers)
         if whole(layers, images):
             found = features(self.plan, self._takers, layers, images, self._final_size)
-            return self._classified(found)
+            return classified(self.classifier, found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
         def taken(i: int, level: int) -> Tensor:
@@ -178,12 +178,4 @@ class ConvNet(nn.Module):
             x = joined(leaves, self._final_size)
             full = torch.is_autocast_enabled(x.device.type)
             found = x.mean((2, 3), dtype=torch.float32 if full else None)
-        return self._classified(found)
-
-    def _classified(self, features: Tensor) -> Tensor:
-        """Classify in float32 at least: logits of 8 bits would tie."""
-        if not torch.is_autocast_enabled(features.device.type):
-            logits: Tensor = self.classifier(features)
-            return logits
-        with torch.autocast(features.device.type, enabled=False):
-            return self._classified(features)
+        return classified(self.classifier, found)

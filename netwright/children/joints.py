@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import Module
 
 from netwright.children import openmp
 
@@ -300,3 +301,12 @@ class _Averaged(torch.autograd.Function):
 def spread(g: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     """Return `g` [N, C] for every pixel of `shape`, without memory of its own."""
     return g.to(dtype)[:, :, None, None].expand(shape)
+
+
+def classified(classifier: Module, features: Tensor) -> Tensor:
+    """Classify in float32 at least: logits of 8 bits would tie."""
+    if not torch.is_autocast_enabled(features.device.type):
+        logits: Tensor = classifier(features)
+        return logits
+    with torch.autocast(features.device.type, enabled=False):
+        return classified(classifier, features)

@@ -28,7 +28,7 @@ from netwright.children.joints import (
     takers_of,
 )
 
-State = tuple[Tensor, Tensor, float, float]
+State = tuple[Tensor, Tensor, Tensor | None, float, float]
 
 
 class ConvNormRelu(nn.Sequential):
@@ -79,14 +79,13 @@ class ConvNormRelu(nn.Sequential):
         return convolution.weight, norm.weight, norm.bias
 
     def state(self) -> State:
-        """Count a step; return the running moments, their momentum and the epsilon."""
+        """Return the running moments, the count of steps, the momentum and the epsilon."""
         norm = self.first_two()[1]
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.momentum is not None
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        return norm.running_mean, norm.running_var, norm.momentum, norm.eps
+        count = norm.num_batches_tracked
+        return norm.running_mean, norm.running_var, count, norm.momentum, norm.eps
 
     def first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
         """Return the convolution and the normalisation."""
@@ -183,7 +182,7 @@ def convolve(
     narrow = weight.to(inputs.images[0].dtype)
     z = convolved(inputs, narrow, where)
     y = torch.empty_like(z)
-    running_mean, running_var, momentum, epsilon = state
+    running_mean, running_var, count, momentum, epsilon = state
     line, sums = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
     passes.run(
         passes.normalised,
@@ -192,6 +191,7 @@ def convolve(
         bias.data_ptr(),
         running_mean.data_ptr(),
         running_var.data_ptr(),
+        0 if count is None else count.data_ptr(),
         bits_of(momentum),
         bits_of(epsilon),
         int(rectify),

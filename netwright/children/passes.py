@@ -203,6 +203,7 @@ def normalised(
     of_bias: int,
     of_mean: int,
     of_variance: int,
+    of_count: int,
     momentum_bits: int,
     epsilon_bits: int,
     rectify: int,
@@ -214,6 +215,7 @@ def normalised(
 ) -> None:
     """Batch normalisation of `x` [M, C] and its ReLU, into `y`; the running moments move on.
 
+    count: int64 [1], of steps, 0 for none.
     beside: the address of what is added before the ReLU, [M, C], 0 for none.
     line: float32 [4, C], on return the scale and shift of x, its mean, 1 / its deviation.
     momentum_bits, epsilon_bits: float64, its bits. sums: float64 [threads, 2, C], to work with.
@@ -226,6 +228,8 @@ def normalised(
     mean, variance = np.empty(channels), np.empty(channels)
     _moments(source, mean, variance, sums_of(of_sums, team, channels), team)
     if team[0] == 0:
+        if of_count:
+            carray(pointer(of_count), (1,), np.int64)[0] += 1
         for c in range(channels):
             inverse = 1 / np.sqrt(variance[c] + epsilon)
             scale = gain[c] * inverse
@@ -473,7 +477,7 @@ def _any_pass(dtype: Any) -> Any:
         if which == 0:
             scaled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
         elif which == 1:
-            normalised(like, *_first(numbers, 14), team)  # type: ignore[call-arg]
+            normalised(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
         elif which == 2:
             normalised_backward(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
         elif which == 3:
