@@ -43,6 +43,18 @@ def test_a_shortcut_passes_gradients_exactly_where_the_output_is_not_zero(
     assert torch.equal(shortcut.grad, torch.where(passed, total, torch.zeros_like(y)))
 
 
+def test_a_shortcut_nobody_learns_from_changes_no_other_gradient() -> None:
+    torch.manual_seed(0)
+    layer = last(ConvNormRelu(nn.Conv2d(2, 19, 3, bias=False), nn.BatchNorm2d(19)))
+    x, shortcut = images(4, 2, 5, 6), images(4, 19, 3, 4)
+    found = []
+    for beside in (shortcut, shortcut.detach()):
+        leaves = [x, *layer.parameters()]
+        total = layer.handed(x, 1, beside)[0].square().sum()
+        found.append(torch.autograd.grad(total, leaves))
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
 def test_a_shortcut_of_another_shape_is_refused() -> None:
     layer = last(ConvNormRelu(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3)))
     x = images(4, 2, 3, 3)
