@@ -15,23 +15,31 @@ from netwright.children.team import array, share, takers_of
 
 
 @part
+def dense(takers: Any, channels: int, height: int, width: int) -> Any:
+    """Whether every taker's numbers are all adjacent."""
+    row, found = width * channels, True
+    for k in range(takers.shape[0]):
+        found &= takers[k, 3] == channels
+        found &= takers[k, 2] == row and takers[k, 1] == height * row
+    return found
+
+
+@part
 def added_rows(
     takers: Any, like: Any, first: int, rows: int, height: int, width: int, to: Any
 ) -> None:
     """to[:rows * C] = the sum of what the takers send to pixels first .. first + rows."""
     many, channels, size = takers.shape[0], like.shape[1], like.itemsize
     places, steps = np.empty(many, np.int64), np.empty(many, np.int64)
-    through = True
-    adjacent = True
-    for k in range(many):
-        steps[k] = takers[k, 3] * size
-        through &= takers[k, 2] == width * takers[k, 3] and takers[k, 1] == height * takers[k, 2]
-        adjacent &= takers[k, 3] == channels
-    if through and adjacent:  # all pixels are as one
+    if dense(takers, channels, height, width):  # all pixels are as one
         for k in range(many):
             places[k] = takers[k, 0] + first * channels * size
         summed(places, steps, like, 1, to[: rows * channels].reshape(1, rows * channels))
         return
+    through = True
+    for k in range(many):
+        steps[k] = takers[k, 3] * size
+        through &= takers[k, 2] == width * takers[k, 3] and takers[k, 1] == height * takers[k, 2]
     done = 0
     while done < rows:  # up to the end of a row of the image, where there is more behind it
         y, x = (first + done) // width, (first + done) % width
@@ -42,15 +50,6 @@ def added_rows(
         target = to[done * channels : (done + n) * channels].reshape(n, channels)
         summed(places, steps, like, n, target)
         done += n
-
-
-@part
-def dense(takers: Any, channels: int, height: int, width: int) -> Any:
-    """Whether there is one taker, all of whose numbers are adjacent."""
-    if takers.shape[0] != 1:
-        return False
-    row = width * channels
-    return takers[0, 3] == channels and takers[0, 2] == row and takers[0, 1] == height * row
 
 
 @jit

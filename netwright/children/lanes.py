@@ -258,12 +258,21 @@ def passed(
     return e, one + e, two + e * (x - mean)
 
 
-@over(written=(0, 4, 5), turning=(4, 5, 6))
+@over(written=(0, 5, 6), turning=(5, 6, 7))
 def passed_by(
-    g: Any, x: Any, d: Any, y: Any, one: Any, two: Any, mean: Any, low: Any, zero: Any
+    g: Any,
+    x: Any,
+    d: Any,
+    more: Any,
+    y: Any,
+    one: Any,
+    two: Any,
+    mean: Any,
+    low: Any,
+    zero: Any,
 ) -> Any:
-    """g = d where y is above low, else 0; one += g, two += g * (x - mean)"""
-    e = y.above(low, d, zero)
+    """g = d + more where y is above low, else 0; one += g, two += g * (x - mean)"""
+    e = y.above(low, d + more, zero)
     return e, one + e, two + e * (x - mean)
 
 

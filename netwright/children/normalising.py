@@ -202,25 +202,31 @@ def _gathered(
     rows = _rows(channels)
     a, b, centre = _tiled(scale), _tiled(shift), _tiled(mean)
     source, target = x.reshape(-1), g.reshape(-1)
-    low = np.float32(0) if rectify else np.float32(-np.inf)
+    none = np.float32(0)
+    low = none if rectify else np.float32(-np.inf)
     d = np.empty(rows * channels, np.float32)
     one, two = np.zeros_like(a), np.zeros_like(a)
-    alone = y == 0 and dense(takers, channels, height, width)
+    many = takers.shape[0] if dense(takers, channels, height, width) else -1
     begin, last = share(team, m, rows)
     for first in range(begin, last, rows):
         some = min(rows, m - first)
         start, end = first * channels, (first + some) * channels
         before, after = source[start:end], target[start:end]
-        if alone:
+        if many == 1 and y == 0:
             g_y = _piece(takers[0, 0], start, end, x)
-            passed(after, before, g_y, one, two, a, b, centre, low, np.float32(0))
+            passed(after, before, g_y, one, two, a, b, centre, low, none)
+            continue
+        if many == 2 and y != 0:
+            seen = _piece(y, start, end, x)
+            g_y, more = _piece(takers[0, 0], start, end, x), _piece(takers[1, 0], start, end, x)
+            passed_by(after, before, g_y, more, seen, one, two, centre, low, none)
             continue
         added_rows(takers, x, first, some, height, width, d)
         if y:
             seen = _piece(y, start, end, x)
-            passed_by(after, before, d, seen, one, two, centre, low, np.float32(0))
+            passed_by(after, before, d, none, seen, one, two, centre, low, none)
         else:
-            passed(after, before, d, one, two, a, b, centre, low, np.float32(0))
+            passed(after, before, d, one, two, a, b, centre, low, none)
     _folded(one, channels, sums[team[0], 0])
     _folded(two, channels, sums[team[0], 1])
 
