@@ -79,9 +79,16 @@ def _images(x: Tensor) -> tuple[Any, int, int, int, int, int]:
     return (*sizes_of(x), x.shape[2], x.shape[3])
 
 
-def sums_of(channels: int) -> Tensor:
-    """Return memory for two sums of each thread."""
-    return torch.empty(torch.get_num_threads() * 2 * channels, dtype=torch.float64)
+def sums_of(channels: int) -> tuple[int, Tensor | None]:
+    """Return the address of memory for two sums of each thread, and what to hold on to meanwhile.
+
+    One thread has its own: 0.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return 0, None
+    held = torch.empty(threads * 2 * channels, dtype=torch.float64)
+    return held.data_ptr(), held
 
 
 @functools.cache

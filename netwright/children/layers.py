@@ -183,7 +183,7 @@ def convolve(
     z = convolved(inputs, narrow, where)
     y = torch.empty_like(z)
     running_mean, running_var, count, momentum, epsilon = state
-    line, sums = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
+    line, (sums, summed) = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
     passes.run(
         passes.normalised,
         *sizes_of(z),
@@ -198,8 +198,9 @@ def convolve(
         _beside(shortcut, y),
         y.data_ptr(),
         line.data_ptr(),
-        sums.data_ptr(),
+        sums,
     )
+    del summed
     return y, Done(inputs, narrow, z, line, where, rectify, None if shortcut is None else y)
 
 
@@ -219,7 +220,7 @@ def back(
     z = done.z
     takers, held = takers_of(gradients, z)
     g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
-    sums = sums_of(z.shape[1])
+    sums, summed = sums_of(z.shape[1])
     passes.run(
         passes.normalised_backward,
         *sizes_of(z),
@@ -233,9 +234,9 @@ def back(
         g.data_ptr(),
         g_gain.data_ptr(),
         g_bias.data_ptr(),
-        sums.data_ptr(),
+        sums,
     )
-    del held, gradients
+    del held, summed, gradients
     sent, g_weight = backward(g, done.inputs, done.weight, done.where, want)
     if g_weight is not None:
         g_weight = g_weight.to(gain.dtype)

@@ -155,7 +155,7 @@ def normalised(
     count: int64 [1], of steps, 0 for none.
     beside: the address of what is added before the ReLU, [M, C], 0 for none.
     line: float32 [4, C], on return the scale and shift of x, its mean, 1 / its deviation.
-    momentum_bits, epsilon_bits: float64, its bits. sums: float64 [threads, 2, C], to work with.
+    momentum_bits, epsilon_bits: float64, its bits. sums: see `sums_of`.
     """
     momentum, epsilon = number(momentum_bits), number(epsilon_bits)
     source = array(x, (m, channels), like)
