@@ -179,7 +179,7 @@ def test_by_torch_there_is_one_input(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_float32_and_processors_held_to_less_take_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not in_tiles(torch.zeros(1))
     monkeypatch.setattr(config, "CPU_NAME", "haswell")
-    assert not convolution._able.__wrapped__()
+    assert not compiled.made_for.__wrapped__()
 
 
 @tiles

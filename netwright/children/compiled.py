@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import numba
 import torch
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import config
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -38,6 +39,15 @@ def named(function: _F) -> _F:
     """
     function.__qualname__ += f"_{_sources()}"
     return function
+
+
+@functools.cache
+def made_for(*features: str) -> bool:
+    """Say whether the processor has all of these, and compiled code may use them."""
+    if config.CPU_NAME or config.CPU_FEATURES:  # type: ignore[attr-defined]
+        return False
+    found = binding.get_host_cpu_features()
+    return all(found.get(name) for name in features)
 
 
 def jit(function: _F) -> _F:

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from llvmlite import binding  # type: ignore[import-untyped]
-from numba.core import config
 from torch import Tensor
 
+from netwright.children.compiled import made_for
 from netwright.children.joints import LAST, Size
 from netwright.children.openmp import ready
 from netwright.children.tiled.amx import DEEP, ROWS
@@ -30,10 +29,7 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 @functools.cache
 def _able() -> bool:
     """Say whether compiled functions may use the tiles here."""
-    held_to = config.CPU_NAME or config.CPU_FEATURES  # type: ignore[attr-defined]
-    wanted = ("avx512bw", "avx512vl", "avx512bf16")
-    features = binding.get_host_cpu_features()
-    return not held_to and all(features.get(name) for name in wanted) and has_tiles()
+    return made_for("avx512bw", "avx512vl", "avx512bf16") and has_tiles()
 
 
 def in_tiles(x: Tensor) -> bool:

@@ -7,19 +7,17 @@ uint16, which is widened where it is read and rounded to the nearest where it is
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netwright.children.compiled import part
+from netwright.children.compiled import made_for, part
 
 LANES = 16
 _WORD, _HALF, _FLOAT = ir.IntType(32), ir.IntType(16), ir.FloatType()
@@ -80,17 +78,9 @@ def widened(builder: Any, value: Any, lanes: int) -> Any:
     return builder.bitcast(word, _of(_FLOAT, lanes))
 
 
-@functools.cache
-def _rounds() -> bool:
-    """Say whether the processor rounds to bfloat16 itself, and code is made for it."""
-    features = binding.get_host_cpu_features()
-    free = not (numba.config.CPU_NAME or numba.config.CPU_FEATURES)  # type: ignore[attr-defined]
-    return free and all(features.get(name) for name in ("avx512f", "avx512bf16"))
-
-
 def narrowed(builder: Any, value: Any, lanes: int) -> Any:
     """Return the bits of the nearest bfloat16 of float32 numbers."""
-    if lanes == LANES and _rounds():
+    if lanes == LANES and made_for("avx512f", "avx512bf16"):
         kind = ir.FunctionType(_of(_HALF, lanes), [value.type])
         name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
         return builder.call(_declared(builder.module, kind, name), [value])
