@@ -17,9 +17,11 @@ Array = NDArray[Any]
 class Probes:
     """Draws changes of one decision: another option, or a link taken or left.
 
-    A kind of n decisions (`Choice.kind`; the links are one kind) is drawn with weight 1 / n: what
-    is learnt of one layer or node tells something of the others, a decision that has no equal has
-    to be tried itself. Mutations, which change each decision as often, hardly ever do.
+    A kind of n decisions (`Choice.kind`; the links are one kind), in a space of k kinds and D
+    decisions that can change, has the weight 1 / n - k / D, or 0 where that is less: what is learnt
+    of one layer or node tells something of the others, but a decision that has fewer equals than
+    most has to be tried itself, and mutations hardly ever do. Where all kinds are of one size there
+    are no probes.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -55,9 +57,10 @@ class Probes:
         can = self._catalogue.places(design, given)[0, self._place]
         place, kind, step = self._place[can], self._kind[can], self._step[can]
         kinds = np.unique(kind)
-        weights = [share / len(np.unique(place[kind == own])) for own in kinds]
-        if generator.random() >= sum(weights):
+        sizes = np.array([len(np.unique(place[kind == own])) for own in kinds], dtype=float)
+        weights = share * np.maximum(1 / sizes - len(sizes) / max(sizes.sum(), 1), 0)
+        if weights.sum() < 1e-9 or generator.random() >= weights.sum():
             return design[:0]
-        drawn = generator.choice(kinds, p=np.array(weights) / sum(weights))
+        drawn = generator.choice(kinds, p=weights / weights.sum())
         order = generator.permutation(np.flatnonzero(kind == drawn))
         return self._catalogue.changed(design, place[order], step[order], generator, given)
