@@ -126,7 +126,7 @@ def test_a_search_that_stops_getting_better_begins_anew() -> None:
     space = choices_space(8, 4)
 
     def escaped(seed: int, patience: int) -> bool:
-        own = dataclasses.replace(SMALL, patience=patience)
+        own = dataclasses.replace(SMALL, patience=patience, probes=0)
         drawn = _search(Guided(space, own, seed=seed), _trap, 200)
         return max(map(_trap, drawn)) > 1
 
@@ -159,7 +159,7 @@ def test_an_attempt_is_taught_by_its_own_trials(monkeypatch: pytest.MonkeyPatch)
             super().__init__(features, rewards, **own)
 
     monkeypatch.setattr(guided, "ValueModel", Counted)
-    own = dataclasses.replace(SMALL, patience=6)
+    own = dataclasses.replace(SMALL, patience=6, probes=0)
     drawn = _search(Guided(choices_space(8, 4), own, seed=0), lambda _: 0.0, 30)
     # 5 random ones and 6 that are no better make an attempt, whose last 6 the model picked.
     assert taught == [*range(5, 11), *range(5, 11), *range(5, 8)]

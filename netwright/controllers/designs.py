@@ -41,6 +41,11 @@ class Designs:
         whole = np.concatenate([whole, self.active], 1).astype(np.uint8)
         return [row.tobytes() for row in whole]
 
+    def without(self, known: set[bytes]) -> Designs:
+        """Return each design once, but not those whose key is known; all if every one is."""
+        first = {key: i for i, key in reversed(list(enumerate(self.keys()))) if key not in known}
+        return self[sorted(first.values())] if first else self
+
 
 def joined(parts: Sequence[Designs]) -> Designs:
     """Return the designs of all parts in order."""
@@ -104,15 +109,8 @@ class Catalogue:
         """
         n = len(parents)
         rows = np.arange(n)
-        choice, links = parents.choice.copy(), parents.links.copy()
-        if not (parents.active.all() and parents.open.all()):
-            latent = self.random(n, generator)
-            np.copyto(choice, latent.choice, where=~parents.active)
-            np.copyto(links, latent.links, where=~parents.open)
-        fixed = list(self.encoding.given_options(given or {}))
-        free = parents.active & (self.options > 1)
-        free[:, fixed] = False
-        places = np.concatenate([free, parents.open], 1)
+        choice, links = self._loose(parents, generator)
+        places = self.places(parents, given)
         keys = np.where(places, generator.random(places.shape, np.float32), np.float32(-1))
         most = min(int(changes.max(initial=0)), keys.shape[1])
         order = np.argpartition(-keys, most - 1, axis=1)[:, :most]
@@ -128,6 +126,41 @@ class Catalogue:
             r, d = rows[is_link], at[is_link] - len(self.options)
             links[r, d] ^= True
         return self._sound(choice, links, given)
+
+    def changed(
+        self,
+        parent: Designs,
+        place: Array,
+        step: Array,
+        generator: np.random.Generator,
+        given: Mapping[str, Option] | None = None,
+    ) -> Designs:
+        """Return one parent [1] with one change in each of the n designs.
+
+        place: int [n], a decision, whose option is the one `step` further on, or the number of
+        decisions and a link, which is taken or left. What comes to hold is drawn anew.
+        """
+        choice, links = self._loose(parent[np.zeros(len(place), dtype=np.int64)], generator)
+        rows, choices = np.arange(len(place)), place < len(self.options)
+        r, d = rows[choices], place[choices]
+        choice[r, d] = (choice[r, d] + step[choices]) % self.options[d]
+        links[rows[~choices], place[~choices] - len(self.options)] ^= True
+        return self._sound(choice, links, given)
+
+    def places(self, designs: Designs, given: Mapping[str, Option] | None = None) -> Array:
+        """Return what can change in each, its decisions, then its links: bool [n, D + L]."""
+        free = designs.active & (self.options > 1)
+        free[:, list(self.encoding.given_options(given or {}))] = False
+        return np.concatenate([free, designs.open], 1)
+
+    def _loose(self, designs: Designs, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Return copies of choices and links, where those that do not hold are drawn."""
+        choice, links = designs.choice.copy(), designs.links.copy()
+        if not (designs.active.all() and designs.open.all()):
+            latent = self.random(len(designs), generator)
+            np.copyto(choice, latent.choice, where=~designs.active)
+            np.copyto(links, latent.links, where=~designs.open)
+        return choice, links
 
     def _sound(self, choice: Array, links: Array, given: Mapping[str, Option] | None) -> Designs:
         """Return designs of full arrays, without what does not hold in them."""

@@ -21,8 +21,9 @@ from netwright.controllers.designs import Catalogue, Designs, joined
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.likeness import Features
 from netwright.controllers.policy import Policy, snapshot
+from netwright.controllers.probing import Probes
 from netwright.controllers.threads import single_thread
-from netwright.controllers.value import ValueModel, normal_ranks
+from netwright.controllers.value import ValueModel, normal_ranks, taught_by
 from netwright.protocols import PolicySnapshot
 from netwright.rules import Section
 from netwright.seeding import derive_seed
@@ -33,7 +34,6 @@ Worth = Callable[[Features], NDArray[Any]]
 LEAST = 0.05  # expected improvement, in standard deviations of all rewards, worth a child
 LEAST_NOISE = 1e-4  # of the value model: what keeps its covariances solvable
 AT_ONCE = 8  # candidates that are written out together; the first is mostly new
-MOST = 1000  # trials that the value model is taught: the best half and the newest half of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class GuidedSettings:
     acquisition: "thompson" (each pick is the best in one world drawn from the value model),
     "improvement" (expected), or "both": every second pick by expected improvement, as long as there
     is some to be expected.
+    probes: how much of every second pick is left to single changes of the best trial, at random,
+    see `Probes`, >= 0; 0: none (1).
     pairs, local: of the value model, see `ValueModel`; each pick draws one of each, for no single
     guess is right. shared, noise (>= 0.0001), ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
@@ -68,6 +70,7 @@ class GuidedSettings:
     survivors: int = 32
     offspring: int = 8
     acquisition: str = "both"
+    probes: float = 1.0
     pairs: tuple[float, ...] = (0.2, 0.5, 0.8)
     shared: float = 0.3
     noise: float = 0.02
@@ -87,7 +90,7 @@ class GuidedSettings:
         section = Section("controller.guided", self)
         section.at_least(1, "batch", "start", "patience", "parents", "survivors", "offspring")
         section.at_least(1, "replay", "units", "layers")
-        section.at_least(0, "sampled", "mutants", "uniform", "rounds", "entropy")
+        section.at_least(0, "sampled", "mutants", "uniform", "rounds", "probes", "entropy")
         section.above(0, "learning_rate", "scale", "temperature")
         if not self.noise >= LEAST_NOISE:
             section.refuse("noise", f"must be {LEAST_NOISE} or more", LEAST_NOISE)
@@ -122,6 +125,7 @@ class Guided:
         self._encoding = Encoding(space)
         self._catalogue = Catalogue(self._encoding)
         self._likeness = likeness.Likeness(self._catalogue)
+        self._probes = Probes(self._catalogue)
         self.policy = Policy(
             self._encoding,
             units=self.settings.units,
@@ -157,16 +161,15 @@ class Guided:
         generator = np.random.default_rng(derive_seed(self._seed, self._proposals, "propose"))
         first = self._proposals * self.batch
         self.replay_propose(n, given)
+        picked: list[Architecture] = []
         with single_thread():
-            pool = self._pool(generator, given)
-            features = self._likeness.of(pool) if self._taught else None
-            picked: list[Architecture] = []
-            for k in range(n):
-                found, order = pool, np.arange(len(pool))
-                if features is not None:
-                    ranked_by, worth = self._worth(features, generator, first + k)
-                    found, order = self._climbed(pool, worth, ranked_by, generator, given)
-                picked.append(self._first_new(found, order))
+            pool: tuple[Designs, Features | None] | None = None
+            for turn in range(first, first + n):
+                new = self._probed(generator, given, turn)
+                if new is None:
+                    pool = pool or self._pool(generator, given)
+                    new = self._chosen(*pool, generator, given, turn)
+                picked.append(new)
                 self.remember(picked[-1:])
         return picked
 
@@ -183,6 +186,31 @@ class Guided:
     def remember(self, architectures: Sequence[Architecture]) -> None:
         """Take what the last proposal returned: until it is told it is not proposed again."""
         self._out += [(found, self.space.canonical(found)) for found in architectures]
+
+    def _probed(
+        self, generator: np.random.Generator, given: Mapping[str, Option] | None, turn: int
+    ) -> Architecture | None:
+        """Return a change of the best trial, where it is a probe's turn and one is new."""
+        share = self.settings.probes
+        if turn % 2 or not share or not self._taught:
+            return None
+        probes = self._probes.of(self._designs[self._best(1)], share, generator, given)
+        return self._first_new(probes, np.arange(len(probes)))
+
+    def _chosen(
+        self,
+        pool: Designs,
+        features: Features | None,
+        generator: np.random.Generator,
+        given: Mapping[str, Option] | None,
+        turn: int,
+    ) -> Architecture:
+        """Return the best new one of the candidates, by the value model once it is taught."""
+        order = np.arange(len(pool))
+        if features is not None:
+            ranked_by, worth = self._worth(features, generator, turn)
+            pool, order = self._climbed(pool, worth, ranked_by, generator, given)
+        return self._first_new(pool, order) or self._catalogue.written(pool[order[:1]])[0]
 
     def _worth(
         self, features: Features, generator: np.random.Generator, turn: int
@@ -216,7 +244,7 @@ class Guided:
             worth = np.concatenate([worth, ranked_by(self._likeness.of(new))])
         return pool, np.argsort(-worth)
 
-    def _first_new(self, pool: Designs, order: NDArray[Any]) -> Architecture:
+    def _first_new(self, pool: Designs, order: NDArray[Any]) -> Architecture | None:
         """Return the first candidate in `order` that was not proposed before, in any form."""
         taken = {form for _, form in self._out}
         for first in range(0, min(len(order), 1000), AT_ONCE):
@@ -224,10 +252,12 @@ class Guided:
                 form = self.space.canonical(found)
                 if form not in self._forms and form not in taken:
                     return found
-        return self._catalogue.written(pool[order[:1]])[0]
+        return None
 
-    def _pool(self, generator: np.random.Generator, given: Mapping[str, Option] | None) -> Designs:
-        """Return the candidates that were not told; all of them where every one was."""
+    def _pool(
+        self, generator: np.random.Generator, given: Mapping[str, Option] | None
+    ) -> tuple[Designs, Features | None]:
+        """Return candidates that were not told, all where every one was; features once taught."""
         own, catalogue = self.settings, self._catalogue
         if not self._taught:
             pool = catalogue.random(max(own.uniform, 100), generator, given)
@@ -238,13 +268,8 @@ class Guided:
             if own.mutants:
                 parts.append(self._mutants(generator, given))
             pool = joined(parts)
-        seen: set[bytes] = set()
-        kept = []
-        for i, key in enumerate(pool.keys()):
-            if key not in self._known and key not in seen:
-                seen.add(key)
-                kept.append(i)
-        return pool[kept] if kept else pool
+        pool = pool.without(self._known)
+        return pool, self._likeness.of(pool) if self._taught else None
 
     def _written(self, given: Mapping[str, Option] | None) -> Designs:
         """Return what the policy writes; the same until its next step."""
@@ -256,28 +281,27 @@ class Guided:
             self._draws = (key, self._catalogue.of(drawn))
         return self._draws[1]
 
+    def _best(self, n: int) -> NDArray[Any]:
+        """Return the numbers of the attempt's best trials, at most n, best first."""
+        first = self._attempts.first
+        return first + np.argsort(-self._rewards[first:], kind="stable")[:n]
+
     def _mutants(
         self, generator: np.random.Generator, given: Mapping[str, Option] | None
     ) -> Designs:
         """Return mutations of the best trials, the better the more; half of one decision."""
         n = self.settings.mutants
-        first = self._attempts.first
-        best = first + np.argsort(-self._rewards[first:], kind="stable")[: self.settings.parents]
+        best = self._best(self.settings.parents)
         share = 1.0 / np.arange(1, len(best) + 1)
         parents = generator.choice(best, n, p=share / share.sum())
         changes = np.minimum(generator.geometric(0.5, n), 8)
         return self._catalogue.mutated(self._designs[parents], changes, generator, given)
 
     def _model(self, generator: np.random.Generator) -> ValueModel:
-        rewards = self._rewards
-        kept = np.arange(self._attempts.first, len(rewards))
-        if len(kept) > MOST:
-            older, newest = kept[: -MOST // 2], kept[-MOST // 2 :]
-            best = np.argsort(-rewards[older], kind="stable")[: MOST // 2]
-            kept = np.concatenate([older[np.sort(best)], newest])
+        kept = taught_by(self._rewards, self._attempts.first)
         return ValueModel(
             self._features[kept],
-            rewards[kept],
+            self._rewards[kept],
             pairs=float(generator.choice(self.settings.pairs)),
             shared=self.settings.shared,
             noise=self.settings.noise,

@@ -21,6 +21,7 @@ from scipy.special import ndtr, ndtri
 from netwright.controllers.likeness import Features
 
 Array = NDArray[Any]
+MOST = 1000  # trials that a model is taught: the best half and the newest half of them
 LEVEL = 0.3  # variance of the mean
 PRODUCTS = 64  # of two random directions, that make up a draw of the pairs
 WAVES = 128  # random ones, that make up a draw of the local part (Rahimi and Recht 2007)
@@ -34,6 +35,16 @@ def normal_ranks(rewards: Array) -> Array:
     middle = np.cumsum(count) - count + (count + 1) / 2
     targets: Array = ndtri((middle[place] - 0.5) / len(rewards))
     return targets
+
+
+def taught_by(rewards: Array, first: int) -> Array:
+    """Return which trials, from `first` on, a model is taught: of too many the best and newest."""
+    kept = np.arange(first, len(rewards))
+    if len(kept) > MOST:
+        older, newest = kept[: -MOST // 2], kept[-MOST // 2 :]
+        best = np.argsort(-rewards[older], kind="stable")[: MOST // 2]
+        kept = np.concatenate([older[np.sort(best)], newest])
+    return kept
 
 
 def _scaled(rewards: Array) -> Array:

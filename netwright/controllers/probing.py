@@ -1,0 +1,66 @@
+"""Single changes of a design that no model has a say in: what is never tried is never learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netwright.controllers.designs import Catalogue, Designs
+from netwright.space import Choice, Option
+
+Array = NDArray[Any]
+
+
+class Probes:
+    """Draws changes of one decision: another option, or a link taken or left.
+
+    A kind of n decisions (`Choice.kind`; the links are one kind), in a space of k kinds and D
+    decisions that can change, has the weight 1 / n - k / D, or 0 where that is less: what is learnt
+    of one layer or node tells something of the others, but a decision that has fewer equals than
+    most has to be tried itself, and mutations hardly ever do. Where all kinds are of one size there
+    are no probes.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        decisions, kinds = catalogue.space.decisions, dict[object, int]()
+        place: list[int] = []  # of each change: a decision, or the decisions' number and a link
+        kind: list[int] = []
+        step: list[int] = []  # to how many options further on
+        for d, decision in enumerate(decisions):
+            if isinstance(decision, Choice):
+                own = kinds.setdefault(decision.kind, len(kinds))
+                for k in range(1, len(decision.options)):
+                    place.append(d)
+                    kind.append(own)
+                    step.append(k)
+        links = len(catalogue.link_at)
+        self._place = np.array([*place, *(len(decisions) + np.arange(links))], dtype=np.int64)
+        self._kind = np.array([*kind, *[len(kinds)] * links], dtype=np.int64)
+        self._step = np.array([*step, *[0] * links], dtype=np.int64)
+
+    def of(
+        self,
+        design: Designs,
+        share: float,
+        generator: np.random.Generator,
+        given: Mapping[str, Option] | None = None,
+    ) -> Designs:
+        """Return all changes of one kind of one design [1], in random order, or nothing.
+
+        share: >= 0, the weights are times this, and where they make less than 1 the rest is for
+        nothing. Choices of `given` stay.
+        """
+        can = self._catalogue.places(design, given)[0, self._place]
+        place, kind, step = self._place[can], self._kind[can], self._step[can]
+        kinds = np.unique(kind)
+        sizes = np.array([len(np.unique(place[kind == own])) for own in kinds], dtype=float)
+        weights = share * np.maximum(1 / sizes - len(sizes) / max(sizes.sum(), 1), 0)
+        if weights.sum() < 1e-9 or generator.random() >= weights.sum():
+            return design[:0]
+        drawn = generator.choice(kinds, p=weights / weights.sum())
+        order = generator.permutation(np.flatnonzero(kind == drawn))
+        return self._catalogue.changed(design, place[order], step[order], generator, given)
