@@ -12,16 +12,17 @@ from netwright.controllers.designs import Catalogue, Designs
 from netwright.space import Choice, Option
 
 Array = NDArray[Any]
+RARE = 1 / 3
 
 
 class Probes:
     """Draws changes of one decision: another option, or a link taken or left.
 
     A kind of n decisions (`Choice.kind`; the links are one kind), in a space of k kinds and D
-    decisions that can change, has the weight 1 / n - k / D, or 0 where that is less: what is learnt
-    of one layer or node tells something of the others, but a decision that has fewer equals than
-    most has to be tried itself, and mutations hardly ever do. Where all kinds are of one size there
-    are no probes.
+    decisions that can change, has the weight 1 / n - k / D where n is `RARE` of the mean, D / k, or
+    less, else 0: what is learnt of one layer or node tells something of the others, but a decision
+    that has fewer equals than most has to be tried itself, and mutations hardly ever do. Where all
+    kinds are about as large there are no probes.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -58,7 +59,8 @@ class Probes:
         place, kind, step = self._place[can], self._kind[can], self._step[can]
         kinds = np.unique(kind)
         sizes = np.array([len(np.unique(place[kind == own])) for own in kinds], dtype=float)
-        weights = share * np.maximum(1 / sizes - len(sizes) / max(sizes.sum(), 1), 0)
+        mean = sizes.sum() / max(len(sizes), 1)
+        weights = share * np.where(sizes <= RARE * mean, 1 / sizes - 1 / max(mean, 1), 0)
         if weights.sum() < 1e-9 or generator.random() >= weights.sum():
             return design[:0]
         drawn = generator.choice(kinds, p=weights / weights.sum())
