@@ -15,7 +15,7 @@ from netwright.controllers.designs import Catalogue
 from netwright.controllers.encoding import Encoding
 from netwright.controllers.guided import Guided, GuidedSettings
 from netwright.controllers.neighbours import changes
-from netwright.controllers.probing import Probes
+from netwright.controllers.probing import TRIES, Probes
 from netwright.evaluators.synthetic import choices_space
 from netwright.space import Architecture, Choice, SearchSpace, Value
 from netwright.spaces import recurrent
@@ -25,6 +25,7 @@ from tests.strategies import CONV_SPACES, small_space, spaces
 ANY = st.one_of(spaces(), st.sampled_from([small_space(), *CONV_SPACES.values()]))
 LINK = "a link"
 CELLS = recurrent.space("cells", recurrent.RecurrentSettings(base=3))
+LARGE = recurrent.space("cells")  # of base 8
 
 
 def _change(space: SearchSpace, parent: Architecture, probe: Architecture) -> tuple[str, Value]:
@@ -46,7 +47,7 @@ def test_probes_are_all_changes_of_one_kind(space: SearchSpace, seed: int, fix: 
     (parent,) = catalogue.written(design)
     choices = [d.name for d in space.decisions if isinstance(d, Choice) and d.name in parent]
     fixed: dict[str, Any] = {name: parent[name] for name in choices[:1] if fix}
-    probes = catalogue.written(Probes(catalogue).of(design, 1e9, generator, fixed))
+    probes = catalogue.written(Probes(catalogue).of(design, design[:0], 1e9, generator, fixed))
     assert all(space.architecture(dict(probe)) == probe for probe in probes)
     found = [_change(space, parent, probe) for probe in probes]
     wanted = changes(space, parent, fixed)
@@ -66,13 +67,27 @@ def test_kinds_that_stand_alone_come_as_often_as_is_set(share: float) -> None:
     (parent,) = catalogue.written(design)
     first: Counter[str] = Counter()
     for _ in range(400):
-        probes = catalogue.written(Probes(catalogue).of(design, share, generator)[:1])
+        probes = catalogue.written(Probes(catalogue).of(design, design[:0], share, generator)[:1])
         first[_kind(CELLS, _change(CELLS, parent, probes[0])[0]) if probes else "none"] += 1
     # from and into: 1 - 4/14 each; six of combine and of activation: 1/6 - 4/14, so never
     each = min(0.5, share * 10 / 14)
     for kind, part in {"from": each, "into": each, "none": 1 - 2 * each}.items():
         assert first[kind] == pytest.approx(400 * part, abs=40)
     assert set(first) <= {"from", "into", "none"}
+
+
+def test_what_was_tried_often_is_not_probed() -> None:
+    catalogue, generator = Catalogue(Encoding(LARGE)), np.random.default_rng(3)
+    design = catalogue.random(1, generator)
+    (parent,) = catalogue.written(design)
+    told = catalogue.random(20, generator)
+    tried = Counter(found["cell.from"] for found in catalogue.written(told))
+    few = {o for o in LARGE["cell.from"].options if tried[o] < TRIES and o != parent["cell.from"]}  # type: ignore[union-attr]
+    assert 0 < len(few) < len(LARGE["cell.from"].options) - 1  # type: ignore[union-attr]
+    for _ in range(20):
+        probes = catalogue.written(Probes(catalogue).of(design, told, 1.0, generator))
+        found = {probe["cell.from"] for probe in probes} - {parent["cell.from"]}
+        assert found in (set(), few)
 
 
 def test_a_space_without_such_kinds_is_searched_as_without_probes() -> None:
@@ -89,10 +104,10 @@ def test_a_space_without_such_kinds_is_searched_as_without_probes() -> None:
         without.tell(told)
 
 
-@pytest.mark.parametrize(("probes", "least", "most"), [(0.0, 0, 0), (0.3, 3, 11), (1.0, 15, 15)])
+@pytest.mark.parametrize(("probes", "least", "most"), [(0.0, 0, 0), (0.3, 3, 11), (1.0, 11, 15)])
 def test_every_second_pick_may_be_a_probe(probes: float, least: int, most: int) -> None:
     own = GuidedSettings(start=10, probes=probes, sampled=0, mutants=0, uniform=64, rounds=0)
-    controller = Guided(CELLS, own, seed=1)
+    controller = Guided(LARGE, own, seed=1)
     told: list[Architecture] = []
     probed = 0
     for number in range(40):

@@ -191,10 +191,10 @@ class Guided:
         self, generator: np.random.Generator, given: Mapping[str, Option] | None, turn: int
     ) -> Architecture | None:
         """Return a change of the best trial, where it is a probe's turn and one is new."""
-        share = self.settings.probes
-        if turn % 2 or not share or not self._taught:
+        if turn % 2 or not self.settings.probes or not self._taught:
             return None
-        probes = self._probes.of(self._designs[self._best(1)], share, generator, given)
+        best, told = self._designs[self._best(1)], self._designs[self._attempts.first :]
+        probes = self._probes.of(best, told, self.settings.probes, generator, given)
         return self._first_new(probes, np.arange(len(probes)))
 
     def _chosen(

@@ -13,6 +13,7 @@ from netwright.space import Choice, Option
 
 Array = NDArray[Any]
 RARE = 1 / 3
+TRIES = 3
 
 
 class Probes:
@@ -46,14 +47,15 @@ class Probes:
     def of(
         self,
         design: Designs,
+        told: Designs,
         share: float,
         generator: np.random.Generator,
         given: Mapping[str, Option] | None = None,
     ) -> Designs:
         """Return all changes of one kind of one design [1], in random order, or nothing.
 
-        share: >= 0, the weights are times this, and where they make less than 1 the rest is for
-        nothing. Choices of `given` stay.
+        Of these, what `TRIES` of those told have is left out. share: >= 0, the weights are times
+        this, and where they make less than 1 the rest is for nothing. Choices of `given` stay.
         """
         can = self._catalogue.places(design, given)[0, self._place]
         place, kind, step = self._place[can], self._kind[can], self._step[can]
@@ -65,4 +67,18 @@ class Probes:
             return design[:0]
         drawn = generator.choice(kinds, p=weights / weights.sum())
         order = generator.permutation(np.flatnonzero(kind == drawn))
+        order = order[self._tried(design, told, place[order], step[order]) < TRIES]
         return self._catalogue.changed(design, place[order], step[order], generator, given)
+
+    def _tried(self, design: Designs, told: Designs, place: Array, step: Array) -> Array:
+        """Return how many of those told have what each change leads to."""
+        choices = design.choice.shape[1]
+        found = np.zeros(len(place), np.int64)
+        for k, (at, by) in enumerate(zip(place, step, strict=True)):
+            if at < choices:
+                option = (design.choice[0, at] + by) % self._catalogue.options[at]
+                found[k] = (told.active[:, at] & (told.choice[:, at] == option)).sum()
+            else:
+                link = at - choices
+                found[k] = (told.links[:, link] != design.links[0, link]).sum()
+        return found
