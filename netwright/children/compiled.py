@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,15 @@ def summing(function: _F) -> _F:
     """Compile with its callers; sums may be taken in any order."""
     compiled: _F = numba.njit(**_SUMS)(function)
     return compiled
+
+
+def generated(typed: Callable[..., Any], name: str, takes: Sequence[str]) -> Any:
+    """Make a function for compiled code of what gives its types and writes its instructions."""
+    typed.__name__ = typed.__qualname__ = name
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    shown = [inspect.Parameter(each, kind) for each in ("context", *takes)]
+    typed.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return intrinsic(typed)
 
 
 def array_of(tensor: Tensor) -> Any:

@@ -48,6 +48,11 @@ class Inputs(NamedTuple):
     size: Size
 
 
+def alone(x: Tensor) -> Inputs:
+    """Return the inputs that one of the whole size is."""
+    return Inputs((x,), (x.shape[2], x.shape[3]))
+
+
 def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     """Return them convolved with `weight` [O, C, h, w] of their type, channels last."""
     x = inputs.images[0]

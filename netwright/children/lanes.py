@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netwright.children.compiled import made_for, part
+from netwright.children.compiled import generated, made_for, part
 
 LANES = 16
 _WORD, _HALF, _FLOAT = ir.IntType(32), ir.IntType(16), ir.FloatType()
@@ -137,11 +137,7 @@ def over(written: tuple[int, ...], turning: tuple[int, ...]) -> Callable[[Callab
 
             return types.void(*kinds), generate
 
-        typed.__name__ = typed.__qualname__ = body.__name__
-        kind = inspect.Parameter.POSITIONAL_ONLY
-        shown = [inspect.Parameter(name, kind) for name in ("context", *names)]
-        typed.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        return intrinsic(typed)
+        return generated(typed, body.__name__, names)
 
     return make
 

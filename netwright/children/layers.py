@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from netwright.children.convolution import Inputs, Where, backward, convolved, in_tiles
+from netwright.children.convolution import Inputs, Where, alone, backward, convolved, in_tiles
 from netwright.children.joints import (
     LAST,
     Gradients,
@@ -101,7 +101,7 @@ class ConvNormRelu(nn.Sequential):
         convolution, norm = self.first_two()
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        y = convolved(_alone(x), convolution.weight.to(x.dtype), where)
+        y = convolved(alone(x), convolution.weight.to(x.dtype), where)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         line = (scale.data_ptr(), shift.data_ptr())
@@ -122,10 +122,6 @@ def _check(shortcut: Tensor, y: Tensor) -> None:
     if shortcut.shape != y.shape:
         given, wanted = tuple(shortcut.shape), tuple(y.shape)
         raise ValueError(f"a shortcut must be of its layer's output's shape {wanted}, got {given}")
-
-
-def _alone(x: Tensor) -> Inputs:
-    return Inputs((x,), (x.shape[2], x.shape[3]))
 
 
 HERE: Where = ((1, 1), (0, 0))
@@ -257,7 +253,7 @@ class _ConvNormRelu(torch.autograd.Function):
         rectify: bool,
         takers: int,
     ) -> tuple[Tensor, ...]:
-        y, done = convolve(_alone(x), weight, gain, bias, where, state, rectify, shortcut)
+        y, done = convolve(alone(x), weight, gain, bias, where, state, rectify, shortcut)
         ctx.save_for_backward(x, done.weight, done.z, done.line, gain, done.y)
         ctx.where, ctx.rectify = where, rectify
         ctx.set_materialize_grads(False)
@@ -267,7 +263,7 @@ class _ConvNormRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         x, narrow, z, line, gain, y = ctx.saved_tensors
-        done = Done(_alone(x), narrow, z, line, ctx.where, ctx.rectify, y)
+        done = Done(alone(x), narrow, z, line, ctx.where, ctx.rectify, y)
         masked = torch.empty_like(z) if ctx.needs_input_grad[4] else None
         sent, *rest = back(done, gain, gradients, ctx.needs_input_grad[:2], masked)
         return (sent[0] if sent else None, *rest, masked, None, None, None, None)

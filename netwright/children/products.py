@@ -13,8 +13,8 @@ from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from netwright.children.aligned import whole
 from netwright.children.native import BYTES, DOUBLE, FLOAT, WORD, Native, Writer, size_of
+from netwright.children.tiled.amx import ROWS
 from netwright.children.tiles import (
-    ROWS,
     lay_pairs,
     tile_product,
     tile_sums,

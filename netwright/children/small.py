@@ -14,7 +14,7 @@ from torch import Tensor
 
 from netwright.children.aligned import aligned, whole
 from netwright.children.steps import Runner, arrived, constant, laid, numbers_of
-from netwright.children.tiles import ROWS as TILE_ROWS
+from netwright.children.tiled.amx import ROWS as TILE_ROWS
 from netwright.children.tiles import fit, laid_tiles
 from netwright.spaces.recurrent import Cell
 

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from netwright.children.aligned import TILE, whole
 from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
+from netwright.children.tiled.amx import ROWS, SIZE, tile
 
-ROWS = 16  # of a tile, and the least that a product has
-_SIZE = ROWS * BYTES
 _BYTE = ir.IntType(8)
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
 
@@ -57,12 +56,7 @@ class Tiles:
         self._w = w
 
     def _call(self, name: str, takes: Sequence[Any]) -> None:
-        name = f"llvm.x86.{name}"
-        function = self._w.function.module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(ir.VoidType(), [value.type for value in takes])
-            function = ir.Function(self._w.function.module, kind, name)
-        self._w.builder.call(function, takes)
+        tile(self._w.builder, name, *takes)
 
     def _place(self, address: Any) -> Any:
         return self._w.builder.inttoptr(address, _BYTE.as_pointer())
@@ -155,7 +149,7 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
     deep = whole(length) // TILE
     a, weight, out, rows, count = function.args
     latest = w.builder.sub(rows, WORD(ROWS))
-    of_a, of_b = Places(deep * BYTES, BYTES), Places(BYTES, _SIZE)
+    of_a, of_b = Places(deep * BYTES, BYTES), Places(BYTES, SIZE)
     of_out = Places(across * 4)
 
     def pair(k: Any) -> None:
@@ -167,7 +161,7 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
         def columns(first: Any, wide: int) -> None:
             left = [w.add(a, w.times(start, of_a.row)) for start in starts]
             blocks = [w.add(first, j) for j in range(wide)]
-            right = [w.add(weight, w.times(block, deep * _SIZE)) for block in blocks]
+            right = [w.add(weight, w.times(block, deep * SIZE)) for block in blocks]
             to = [
                 [
                     w.add(out, w.times(start, of_out.row), w.times(block, apart * 4))
@@ -208,7 +202,7 @@ def lay_pairs(module: Any, name: str, columns: int, turned: bool, kind: Any = HA
                     w.halves(w.add(source, w.times(at, size_of(kind))), kind, w.where(yes, left))
                 )
             both = w.builder.shuffle_vector(*rows, _picks(turns))
-            at = w.add(to, w.times(w.add(w.builder.mul(k, deep), tile), _SIZE))
+            at = w.add(to, w.times(w.add(w.builder.mul(k, deep), tile), SIZE))
             _store(w, both, at, row, turned)
 
         w.loop(0, -(-columns // ROWS), block)
@@ -257,14 +251,14 @@ def tiles_ahead(module: Any, name: str, base: int, units: int, length: int) -> N
     def unit(i: Any, k: Any) -> None:
         source = w.add(weight, w.times(w.add(w.times(i, units), k), length * 4))
         block, column = w.builder.sdiv(k, WORD(ROWS)), w.builder.srem(k, WORD(ROWS))
-        tile = w.add(to, w.times(w.add(w.times(block, base), i), deep * _SIZE))
+        tile = w.add(to, w.times(w.add(w.times(block, base), i), deep * SIZE))
         for j in range(deep):
             halves = []
             for part in (2 * j, 2 * j + 1):
                 left = min(ROWS, max(0, length - part * ROWS))
                 halves.append(w.halves(w.add(source, part * BYTES), FLOAT, w.below(WORD(left))))
             both = w.builder.shuffle_vector(*halves, _picks(range(2 * ROWS)))
-            _store(w, both, w.add(tile, j * _SIZE), column, turned=True)
+            _store(w, both, w.add(tile, j * SIZE), column, turned=True)
 
     w.loop(0, base, lambda i: w.loop(0, units, lambda k: unit(i, k)) and None)
     w.builder.ret_void()
@@ -286,15 +280,15 @@ def tile_sums(module: Any, name: str, rows: int, length: int) -> None:
     w = Writer(ir.Function(module, takes, name), FLOAT)
     g, x, out, steps, first, last, more = w.function.args
     deep, high = _deep(w, steps), -(-length // ROWS)
-    dense = Places(BYTES, _SIZE)
+    dense = Places(BYTES, SIZE)
     of_out = Places(-(-rows // ROWS) * BYTES)
 
     def columns(column: Any, wide: int) -> None:
         blocks = [w.add(column, j) for j in range(wide)]
-        right = [w.add(g, w.builder.mul(block, w.times(deep, _SIZE))) for block in blocks]
+        right = [w.add(g, w.builder.mul(block, w.times(deep, SIZE))) for block in blocks]
         for row in range(0, high, 2):
             some = range(row, min(row + 2, high))
-            left = [w.add(x, w.times(deep, i * _SIZE)) for i in some]
+            left = [w.add(x, w.times(deep, i * SIZE)) for i in some]
             to = [
                 [w.add(out, i * ROWS * of_out.row, w.times(block, BYTES)) for block in blocks]
                 for i in some

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from netwright.children.convolution import Inputs, Where, in_tiles
+from netwright.children.convolution import Inputs, Where, alone, in_tiles
 from netwright.children.joints import Size, fast, join, parts_of, pool, spread, unpool
 from netwright.children.layers import ConvNormRelu, Done, back, convolve, pixels_of, where_of
 from netwright.children.plan import IMAGE, Layer, Plan
@@ -130,7 +130,7 @@ class _Whole(torch.autograd.Function):
             parts, *rest = back(done, gains[n], arrived, (bool(learns), True))
             found = [*rest, *found]
             if parts is not None:
-                if not in_tiles(parts[0]):
+                if len(done.inputs.images) == 1:  # perhaps several, joined
                     shapes = [way.shapes[i, layer.level] for i in layer.inputs]
                     parts = parts_of(_apart(parts[0], layer.in_size, layer.stride), shapes)
                 for i, part in zip(layer.inputs, parts, strict=True):
@@ -146,7 +146,7 @@ def _inputs(way: _Way, layer: Layer, module: ConvNormRelu) -> tuple[Inputs, Wher
     if in_tiles(images[0]):
         return Inputs(tuple(images), layer.in_size), where_of(convolution)
     x, where = pixels_of(convolution, join(images, layer.in_size))
-    return Inputs((x,), (x.shape[2], x.shape[3])), where
+    return alone(x), where
 
 
 def _apart(g: Tensor, size: Size, stride: tuple[int, int]) -> Tensor:

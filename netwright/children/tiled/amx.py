@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from netwright.children.compiled import part
+from netwright.children.aligned import TILE
+from netwright.children.compiled import generated, part
 
-ROWS, DEEP = 16, 32  # of a tile, and numbers of bfloat16 in a row
+ROWS, DEEP = 16, TILE  # of a tile, and numbers of bfloat16 in a row
 SIZE = 1024  # bytes
 SUMS, LEFT, RIGHT = 6, 6, 7  # how many tiles of sums there are, and the others' numbers
 HIGH, WIDE = 4, 3  # tiles of the left and of the right at once, at most
@@ -42,11 +41,7 @@ def _written(emit: Callable[..., None]) -> Any:
 
         return types.void(*[types.int64] * len(names)), generate
 
-    typed.__name__ = typed.__qualname__ = emit.__name__
-    kind = inspect.Parameter.POSITIONAL_ONLY
-    shown = [inspect.Parameter(name, kind) for name in ("context", *names)]
-    typed.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    return intrinsic(typed)
+    return generated(typed, emit.__name__, names)
 
 
 def _call(builder: Any, name: str, result: Any, *takes: Any) -> Any:
@@ -54,7 +49,8 @@ def _call(builder: Any, name: str, result: Any, *takes: Any) -> Any:
     return builder.call(_declared(builder.module, kind, name), takes)
 
 
-def _tile(builder: Any, name: str, *takes: Any) -> None:
+def tile(builder: Any, name: str, *takes: Any) -> None:
+    """Write one of the processor's instructions for tiles."""
     _call(builder, f"llvm.x86.{name}", ir.VoidType(), *takes)
 
 
@@ -74,13 +70,13 @@ def _sum(builder: Any, *terms: Any) -> Any:
 
 @_written
 def _configure(builder: Any, address: Any) -> None:
-    _tile(builder, "ldtilecfg", _at(builder, address))
+    tile(builder, "ldtilecfg", _at(builder, address))
 
 
 @_written
 def release(builder: Any) -> None:
     """Leave no tiles."""
-    _tile(builder, "tilerelease")
+    tile(builder, "tilerelease")
 
 
 @part
@@ -88,9 +84,9 @@ def configure(rows: int) -> None:
     """Make this thread's tiles: so many rows of sums and of the left; `release` must follow."""
     shape = np.zeros(64, np.uint8)
     shape[0] = 1
-    for tile in range(8):
-        shape[16 + 2 * tile] = 64
-        shape[48 + tile] = ROWS if tile == RIGHT else rows
+    for k in range(8):
+        shape[16 + 2 * k] = 64
+        shape[48 + k] = ROWS if k == RIGHT else rows
     _configure(shape.ctypes.data)
 
 
@@ -104,11 +100,11 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
             places.append((_BYTE(i * wide + j), _at(builder, place)))
     with builder.if_else(builder.icmp_signed("!=", more, _WORD(0))) as (yes, no):
         with yes:
-            for tile, place in places:
-                _tile(builder, "tileloadd64", tile, place, _WORD(64))
+            for number, place in places:
+                tile(builder, "tileloadd64", number, place, _WORD(64))
         with no:
-            for tile, _ in places:
-                _tile(builder, "tilezero", tile)
+            for number, _ in places:
+                tile(builder, "tilezero", number)
     with cgutils.for_range(builder, outer, intp=_WORD) as first:
         start = _sum(builder, left, builder.mul(first.index, over))
         tiles = builder.mul(first.index, inner)
@@ -117,8 +113,8 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
             b = builder.add(right, builder.mul(k, _WORD(SIZE)))
             a = builder.add(start, builder.mul(second.index, _WORD(64)))
             _products(builder, high, wide, (a, row, down), (b, along))
-    for tile, place in places:
-        _tile(builder, "tilestored64", tile, place, _WORD(64))
+    for number, place in places:
+        tile(builder, "tilestored64", number, place, _WORD(64))
 
 
 def _products(builder: Any, high: int, wide: int, of_a: Sequence[Any], of_b: Sequence[Any]) -> None:
@@ -126,12 +122,12 @@ def _products(builder: Any, high: int, wide: int, of_a: Sequence[Any], of_b: Seq
     a, row, down = of_a
     b, along = of_b
     for i in range(high):
-        _tile(builder, "tileloadd64", _BYTE(LEFT), _at(builder, _sum(builder, a, *[down] * i)), row)
+        tile(builder, "tileloadd64", _BYTE(LEFT), _at(builder, _sum(builder, a, *[down] * i)), row)
         for j in range(wide):
             if i == 0 or wide > 1:
                 place = _at(builder, _sum(builder, b, *[along] * j))
-                _tile(builder, "tileloadd64", _BYTE(RIGHT), place, _WORD(64))
-            _tile(builder, "tdpbf16ps", _BYTE(i * wide + j), _BYTE(LEFT), _BYTE(RIGHT))
+                tile(builder, "tileloadd64", _BYTE(RIGHT), place, _WORD(64))
+            tile(builder, "tdpbf16ps", _BYTE(i * wide + j), _BYTE(LEFT), _BYTE(RIGHT))
 
 
 @_written
@@ -189,10 +185,6 @@ def _below(builder: Any, count: Any, lanes: int) -> Any:
 
 def _read(builder: Any, address: Any, mask: Any, kind: Any = _HALVES) -> Any:
     """Return numbers of bfloat16 as they are, zeros outside the mask."""
-    if mask is None:
-        found = builder.load(_at(builder, address, kind))
-        found.align = 2
-        return found
     place, letter = _at(builder, address, kind), f"v{kind.count}i16"
     name = f"llvm.masked.load.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     return _call(builder, name, kind, place, _INT(2), mask, ir.Constant(kind, None))
@@ -201,9 +193,6 @@ def _read(builder: Any, address: Any, mask: Any, kind: Any = _HALVES) -> Any:
 def _write(builder: Any, value: Any, address: Any, mask: Any) -> None:
     kind = value.type
     place = _at(builder, address, kind)
-    if mask is None:
-        builder.store(value, place).align = 2
-        return
     letter = f"v{kind.count}i16"
     name = f"llvm.masked.store.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     _call(builder, name, ir.VoidType(), value, place, _INT(2), mask)
@@ -242,52 +231,45 @@ def sent(
 
     columns: of each row, 32 at most; those behind 16 are the next tile's, `beside` after this one.
     """
-    narrow = "llvm.x86.avx512bf16.cvtne%sps2bf16.512"
 
-    def line(at: Any, mask: Any, both: bool) -> None:
-        place = builder.add(source, builder.mul(at, _WORD(64)))
-        numbers = [builder.load(_at(builder, place, _FLOATS))]
-        if both:
-            numbers = [builder.load(_at(builder, builder.add(place, beside), _FLOATS)), *numbers]
-        for each in numbers:
-            each.align = 4
-        kind = _PAIRS if both else _HALVES
-        found = _call(builder, narrow % ("2" if both else ""), kind, *numbers)
-        _write(builder, found, builder.add(to, builder.mul(at, row)), mask)
+    def write(both: bool) -> None:
+        mask = _below(builder, columns, DEEP if both else ROWS)
+        with cgutils.for_range(builder, rows, intp=_WORD) as loop:
+            place = builder.add(source, builder.mul(loop.index, _WORD(64)))
+            numbers = [
+                builder.load(_at(builder, at, _FLOATS))
+                for at in ([builder.add(place, beside), place] if both else [place])
+            ]
+            for each in numbers:
+                each.align = 4
+            kind, name = (_PAIRS, "cvtne2ps2bf16") if both else (_HALVES, "cvtneps2bf16")
+            found = _call(builder, f"llvm.x86.avx512bf16.{name}.512", kind, *numbers)
+            _write(builder, found, builder.add(to, builder.mul(loop.index, row)), mask)
 
-    for both in (True, False):
-        least, most = (ROWS, DEEP) if both else (0, ROWS)
-        some = builder.and_(
-            builder.icmp_signed(">", columns, _WORD(least)),
-            builder.icmp_signed("<=", columns, _WORD(most)),
-        )
-        with builder.if_then(some):
-            full = builder.icmp_signed("==", columns, _WORD(most))
-            with builder.if_else(full) as (yes, no):
-                with yes:
-                    fours = builder.sdiv(rows, _WORD(4))
-                    with cgutils.for_range(builder, fours, intp=_WORD) as loop:
-                        for k in range(4):
-                            line(
-                                builder.add(builder.mul(loop.index, _WORD(4)), _WORD(k)), None, both
-                            )
-                    first = builder.mul(fours, _WORD(4))
-                    with cgutils.for_range_slice(builder, first, rows, _WORD(1), _WORD) as (at, _):
-                        line(at, None, both)
-                with no:
-                    mask = _below(builder, columns, most)
-                    with cgutils.for_range(builder, rows, intp=_WORD) as loop:
-                        line(loop.index, mask, both)
+    with builder.if_else(builder.icmp_signed(">", columns, _WORD(ROWS))) as (yes, no):
+        with yes:
+            write(both=True)
+        with no:
+            write(both=False)
+
+
+def _by_turns(builder: Any, even: Any, odd: Any) -> Any:
+    """Return two rows' numbers by turns."""
+    picks = [k // 2 + k % 2 * ROWS for k in range(DEEP)]
+    return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(_INT, DEEP), picks))
+
+
+def _where(builder: Any, yes: Any, mask: Any) -> Any:
+    """Return the mask, or one of no lanes unless `yes`."""
+    return builder.select(yes, mask, ir.Constant(mask.type, None))
 
 
 def _interleaved(builder: Any, address: Any, row: Any, yes: Any, mask: Any) -> Any:
     """Return two rows' numbers by turns; the second is zeros unless `yes`."""
     even = _read(builder, address, mask)
-    if mask is not None:
-        mask = builder.select(yes, mask, ir.Constant(mask.type, None))
-    odd = _read(builder, builder.add(address, row), mask)
-    picks = [k // 2 + k % 2 * ROWS for k in range(DEEP)]
-    return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(_INT, DEEP), picks))
+    return _by_turns(
+        builder, even, _read(builder, builder.add(address, row), _where(builder, yes, mask))
+    )
 
 
 @_written
@@ -310,17 +292,12 @@ def paired(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any
 @_written
 def pair(builder: Any, one: Any, two: Any, columns: Any, to: Any) -> None:
     """Write two rows' numbers by turns, 64 bytes; a row at 0 is zeros."""
-    mask, none = (
-        _below(builder, columns, ROWS),
-        ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None),
-    )
+    mask = _below(builder, columns, ROWS)
     rows = []
     for place in (one, two):
         there = builder.icmp_signed("!=", place, _WORD(0))
-        rows.append(_read(builder, place, builder.select(there, mask, none)))
-    picks = [k // 2 + k % 2 * ROWS for k in range(DEEP)]
-    found = builder.shuffle_vector(*rows, ir.Constant(ir.VectorType(_INT, DEEP), picks))
-    builder.store(found, _at(builder, to, _PAIRS)).align = 64
+        rows.append(_read(builder, place, _where(builder, there, mask)))
+    builder.store(_by_turns(builder, *rows), _at(builder, to, _PAIRS)).align = 64
 
 
 def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
@@ -340,15 +317,12 @@ def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
 @_written
 def turned_pairs(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any) -> None:
     """Write 16 rows of 32 numbers at most as a tile of the right: pairs of columns, row by row."""
-    mask, none = (
-        _below(builder, columns, DEEP),
-        ir.Constant(ir.VectorType(ir.IntType(1), DEEP), None),
-    )
+    mask = _below(builder, columns, DEEP)
     lines = []
     for k in range(ROWS):
         there = builder.icmp_signed("<", _WORD(k), rows)
         place = builder.add(source, builder.mul(row, _WORD(k)))
-        found = _read(builder, place, builder.select(there, mask, none), _PAIRS)
+        found = _read(builder, place, _where(builder, there, mask), _PAIRS)
         lines.append(builder.bitcast(found, ir.VectorType(_INT, ROWS)))
     for k, line in enumerate(_transposed(builder, lines)):
         place = builder.add(to, _WORD(64 * k))
@@ -363,49 +337,19 @@ def turned(
 
     And once more `again` bytes behind, unless that is 0.
     """
-    whole = builder.and_(
-        builder.icmp_signed("==", rows, _WORD(DEEP)),
-        builder.icmp_signed("==", columns, _WORD(ROWS)),
-    )
-    takes = (source, rows, row, columns, to, to_row, again)
-    with builder.if_else(whole) as (yes, no):
-        with yes:
-            _turn(builder, True, *takes)
-        with no:
-            _turn(builder, False, *takes)
-
-
-def _turn(
-    builder: Any,
-    whole: bool,
-    source: Any,
-    rows: Any,
-    row: Any,
-    columns: Any,
-    to: Any,
-    to_row: Any,
-    again: Any,
-) -> None:
-    """Write `turned`, for all 16 columns of 32 rows where they are `whole`."""
-    none = ir.Constant(ir.VectorType(ir.IntType(1), ROWS), None)
-    mask = None if whole else _below(builder, columns, ROWS)
+    mask = _below(builder, columns, ROWS)
     lines = []
     for q in range(ROWS):
         some = builder.icmp_signed("<", _WORD(2 * q), rows)
         both = builder.icmp_signed("<", _WORD(2 * q + 1), rows)
         place = builder.add(source, builder.mul(row, _WORD(2 * q)))
-        those = None if whole else builder.select(some, mask, none)
-        found = _interleaved(builder, place, row, both, those)
+        found = _interleaved(builder, place, row, both, _where(builder, some, mask))
         lines.append(builder.bitcast(found, ir.VectorType(_INT, ROWS)))
-    kept = None if whole else _below(builder, rows, DEEP)
-    lines = [builder.bitcast(line, _PAIRS) for line in _transposed(builder, lines)]
-    for k, line in enumerate(lines):
-        yes = _WORD(k) if whole else builder.icmp_signed("<", _WORD(k), columns)
-        with nullcontext() if whole else builder.if_then(yes):
-            _write(builder, line, builder.add(to, builder.mul(to_row, _WORD(k))), kept)
-    with builder.if_then(builder.icmp_signed("!=", again, _WORD(0))):
-        to = builder.add(to, again)
-        for k, line in enumerate(lines):
-            yes = _WORD(k) if whole else builder.icmp_signed("<", _WORD(k), columns)
-            with nullcontext() if whole else builder.if_then(yes):
-                _write(builder, line, builder.add(to, builder.mul(to_row, _WORD(k))), kept)
+    kept = _below(builder, rows, DEEP)
+    for k, line in enumerate(_transposed(builder, lines)):
+        with builder.if_then(builder.icmp_signed("<", _WORD(k), columns)):
+            place = builder.add(to, builder.mul(to_row, _WORD(k)))
+            found = builder.bitcast(line, _PAIRS)
+            _write(builder, found, place, kept)
+            with builder.if_then(builder.icmp_signed("!=", again, _WORD(0))):
+                _write(builder, found, builder.add(place, again), kept)

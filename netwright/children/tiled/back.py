@@ -130,6 +130,53 @@ def _phase(
 
 
 @part
+def _phases(
+    images: Any,
+    many: int,
+    size: Any,
+    kernel: Any,
+    padding: Any,
+    tall: int,
+    outputs: Any,
+    at: Any,
+    pairs: Any,
+) -> None:
+    """Pair the pixels of each of a stride's places, and add up for the taps that meet them."""
+    x, x_image, x_row, x_pixel = images
+    height, width, channels = size
+    kh, kw, sh, sw = kernel
+    top, left = padding
+    across, block = at[4], at[3]
+    for a in range(min(sh, height)):
+        for b in range(min(sw, width)):
+            i, j = (a + top) % sh, (b + left) % sw
+            if i < kh and j < kw:
+                if height % sh or width % sw:  # more pixels may have stood there
+                    pairs[:] = 0
+                taken = (x + a * x_row + b * x_pixel, x_image, x_row * sh, x_pixel * sw)
+                some = (parts(height - a, sh), parts(width - b, sw), channels)
+                _pair(taken, many, some, (tall, across, block), at[2])
+                low = (i - top - a) // sh * across + (j - left - b) // sw
+                _phase(i, j, low, kernel, channels, outputs, at)
+
+
+@part
+def _spaced(size: Any, kernel: Any, padding: Any) -> Any:
+    """Return how many rows images are apart, how many pixels rows are, and the most a tap shifts.
+
+    size: height and width of inputs, then of outputs. The last two are even.
+    """
+    height, width, rows, columns = size
+    kh, kw, sh, sw = kernel
+    top, left = padding
+    reach_i = max(top, kh - 1 - top) // sh + 1 if kh > 1 else 0
+    reach_j = max(left, kw - 1 - left) // sw + 1 if kw > 1 else 0
+    tall = max(rows, parts(height, sh)) + reach_i
+    across = parts(max(columns, parts(width, sw)) + reach_j, 2) * 2
+    return tall, across, parts(reach_i * across + reach_j + 2, 2) * 2
+
+
+@part
 def _written(
     shared: int, size: int, filters: int, taps: int, channels: int, tap: int, to: int, team: Any
 ) -> None:
@@ -180,13 +227,10 @@ def weights_back(
 
     shared: int64 [threads], for where each thread's sums are.
     """
-    reach_i = max(top, kh - 1 - top) // sh + 1 if kh > 1 else 0
-    reach_j = max(left, kw - 1 - left) // sw + 1 if kw > 1 else 0
-    tall = max(rows, parts(height, sh)) + reach_i
-    across = parts(max(columns, parts(width, sw)) + reach_j, 2) * 2
+    kernel, padding = (kh, kw, sh, sw), (top, left)
+    tall, across, margin = _spaced((height, width, rows, columns), kernel, padding)
     group = min(n, parts(RUN, tall * across))
     long = parts(group * tall * across, DEEP) * DEEP
-    margin = parts(reach_i * across + reach_j + 2, 2) * 2
     each, high = each_of(filters), parts(filters)
     line, block, tap = long + DEEP, (long + 2 * margin) * 32, high * each * ROWS * 4
     again = high * each * line * 2 + 2 if kw > 1 else 0
@@ -207,29 +251,18 @@ def weights_back(
             pairs[:] = 0
         source = (g + first * g_image, g_image, g_row, g_pixel)
         _turn(source, many, (rows, columns, filters), (tall, across, line, again), of_g)
-        x, x_image = given[0, 0] + first * given[0, 1], given[0, 1]
-        x_row, x_pixel = given[0, 2], given[0, 3]
+        taken = (given[0, 0] + first * given[0, 1], given[0, 1], given[0, 2], given[0, 3])
         if not direct:
-            x, x_image = aligned(whole), height * width * channels * 2
-            x_row, x_pixel = width * channels * 2, channels * 2
+            row = width * channels * 2
+            taken = (aligned(whole), height * row, row, channels * 2)
             for k in range(many):
-                gather(given, first + k, x + k * x_image, channels, 0, 0, height, width)
-        for a in range(min(sh, height)):
-            for b in range(min(sw, width)):
-                i, j = (a + top) % sh, (b + left) % sw
-                if i < kh and j < kw:
-                    if height % sh or width % sw:  # more pixels may have stood there
-                        pairs[:] = 0
-                    taken = (x + a * x_row + b * x_pixel, x_image, x_row * sh, x_pixel * sw)
-                    size = (parts(height - a, sh), parts(width - b, sw), channels)
-                    _pair(taken, many, size, (tall, across, block), of_x)
-                    low = (i - top - a) // sh * across + (j - left - b) // sw
-                    outputs, at = (high, each, long, line), (of_g, again, of_x, block, across, sums)
-                    _phase(i, j, low, (kh, kw, sh, sw), channels, outputs, at)
+                to_k = taken[0] + k * height * row
+                gather(given, first + k, to_k, channels, 0, 0, height, width)
+        outputs, at = (high, each, long, line), (of_g, again, of_x, block, across, sums)
+        size = (height, width, channels)
+        _phases(taken, many, size, kernel, padding, tall, outputs, at, pairs)
     amx.release()
-    _written(
-        shared, parts(channels) * kh * kw * tap // 4, filters, kh * kw, channels, tap, to, team
-    )
+    _written(shared, found.size - ROWS, filters, kh * kw, channels, tap, to, team)
     keep(pixels)
     keep(pairs)
     keep(whole)
