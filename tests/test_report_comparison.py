@@ -60,6 +60,16 @@ def test_the_table_by_hand() -> None:
     assert "(lower is better)" in markdown(_measure(lower=True), [1])
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(1.0, "0.8500"), (10.0, "8.500"), (100.0, "85.00"), (1e3, "850.0"), (1e5, "85000")],
+)
+def test_numbers_have_four_digits(scale: float, said: str) -> None:
+    large = Measure(name="quality", lower=False, values={"first": FIRST * scale})
+    row = markdown(large, [1, 3]).splitlines()[-1]
+    assert row.split(" | ")[2].startswith(f"{said} (")
+
+
 def test_one_controller_is_compared_with_none() -> None:
     alone = Measure(name="quality", lower=False, values={"first": FIRST})
     assert "against" not in markdown(alone, [3])

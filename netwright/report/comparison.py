@@ -60,15 +60,20 @@ def cells(measure: Measure, at: Sequence[int]) -> dict[str, list[Cell]]:
 
 
 def markdown(
-    measure: Measure, at: Sequence[int], digits: int = 4, labels: Sequence[str] | None = None
+    measure: Measure,
+    at: Sequence[int],
+    digits: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> str:
     """Return a table: mean and 95% interval, and how far the first controller is ahead.
 
+    digits: behind the point; by default 4, or fewer so that the largest mean has 4 in all.
     labels: of the columns; "N trials" by default.
     """
     first, *others = measure.values
     heads = labels or [f"{n} trials" for n in at]
     found = cells(measure, at)
+    digits = _digits(found) if digits is None else digits
     better = "lower" if measure.lower else "higher"
     lines = [
         f"{measure.name} of the best so far ({better} is better): mean over seeds, 95% interval",
@@ -105,6 +110,12 @@ def markdown(
             said.append(f"{a.mean:+.{digits}f} {span}, p {cell.p:.4f}")
         lines.append(f"| {name} | " + " | ".join(said) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _digits(found: Mapping[str, Sequence[Cell]]) -> int:
+    means = [abs(cell.value.mean) for row in found.values() for cell in row]
+    largest = max((mean for mean in means if math.isfinite(mean)), default=0.0)
+    return 4 - min(4, len(str(int(largest)))) if largest >= 1 else 4
 
 
 def plot(measure: Measure, costs: Mapping[str, Array] | None = None) -> str:
