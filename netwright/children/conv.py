@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.children.joints import averaged, classified, fast, halved, handed, joined
+from netwright.children.kept import Steps
 from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import (
     IMAGE,
@@ -135,6 +136,7 @@ class ConvNet(nn.Module):
         ]
         self._final_size = (max(s[0] for s in final), max(s[1] for s in final))
         self._takers = self._count_takers()
+        self._steps = Steps()
 
     def _count_takers(self) -> Counter[tuple[int, int]]:
         """For each output pooled down to a level, how many take it: layers, pooling, classifier."""
@@ -153,7 +155,7 @@ class ConvNet(nn.Module):
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
         layers = list(self.layers)
         if whole(layers, images):
-            found = features(self.plan, self._takers, layers, images, self._final_size)
+            found = features(self.plan, self._takers, layers, images, self._final_size, self._steps)
             return classified(self.classifier, found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from netwright.children.compiled import made_for
 from netwright.children.joints import LAST, Size
 from netwright.children.openmp import ready
+from netwright.children.recording import do, hold
 from netwright.children.tiled.amx import DEEP, ROWS
 from netwright.children.tiled.memory import IMAGE
 from netwright.children.tiles import has_tiles
@@ -69,7 +70,7 @@ def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     pixel = weights.held(channels, kw, filters)
     laid, at = _room([(filters, kh, kw * pixel)])
     dense = weight.contiguous(memory_format=LAST)
-    weights.lay_ahead(dense.data_ptr(), filters, kh, kw, channels, pixel, at[0])
+    do(weights.lay_ahead, dense.data_ptr(), filters, kh, kw, channels, pixel, at[0])
     given = _table(*inputs)
     threads.run(
         ahead.convolved,
@@ -115,14 +116,14 @@ def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[
     rows: list[int] = []
     for (a, b, i, j, tall, wide, pixel), place in zip(phases, places, strict=True):
         taps = i + sh * (tall - 1), -sh, tall, j + sw * (wide - 1), -sw, wide
-        weights.lay_back(weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
+        do(weights.lay_back, weight.data_ptr(), filters, kh, kw, channels, pixel, *taps, place)
         above, before = tall - 1 - (a + top - i) // sh, wide - 1 - (b + left - j) // sw
         rows += (a, b, tall, wide, above, before, place, pixel)
     found = [_new(x.shape, x.dtype) for x in inputs.images]
     if len(phases) < min(sh, height) * min(sw, width):
         for g_x in found:
-            g_x.zero_()
-    of_phases, given = array("q", rows), _table([g], (g.shape[2], g.shape[3]))
+            do(g_x.zero_)
+    of_phases, given = hold(array("q", rows)), _table([g], (g.shape[2], g.shape[3]))
     wanted = _table(found, inputs.size)
     threads.run(
         ahead.inputs_back,
@@ -138,7 +139,7 @@ def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tenso
 
     filters, channels, kh, kw = weight.shape
     found = _new(weight.shape, torch.float32)
-    given, shared = _table(*inputs), array("q", [0] * torch.get_num_threads())
+    given, shared = _table(*inputs), hold(array("q", [0] * torch.get_num_threads()))
     threads.run(
         back.weights_back,
         *(*_image(g), *_place(given), len(g), *inputs.size, channels),
@@ -150,7 +151,7 @@ def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tenso
 
 
 def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype, memory_format=LAST)
+    return hold(torch.empty(shape, dtype=dtype, memory_format=LAST))
 
 
 def _image(x: Tensor) -> tuple[int, int, int, int]:
@@ -166,7 +167,7 @@ def _table(images: Sequence[Tensor], size: Size) -> array[int]:
         _, channels, height, width = x.shape
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
         rows += (*_image(x), channels, top, left, height, width)
-    return array("q", rows)
+    return hold(array("q", rows))
 
 
 def _place(table: array[int]) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Module
 
 from netwright.children import openmp
+from netwright.children.recording import hold
 
 Size = tuple[int, int]
 Gradients = Sequence[Tensor | None]
@@ -87,7 +88,7 @@ def sums_of(channels: int) -> tuple[int, Tensor | None]:
     threads = torch.get_num_threads()
     if threads == 1:
         return 0, None
-    held = torch.empty(threads * 2 * channels, dtype=torch.float64)
+    held = hold(torch.empty(threads * 2 * channels, dtype=torch.float64))
     return held.data_ptr(), held
 
 
@@ -113,12 +114,12 @@ def takers_of(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list
             held.append(g.contiguous(memory_format=LAST) if apart else g)
     steps = [(g.data_ptr(), g.stride(0), g.stride(2), g.stride(3)) for g in held]
     table = np.array(steps, np.int64)
-    return (table.ctypes.data, len(steps)), [*held, table]
+    return (table.ctypes.data, len(steps)), hold([*held, table])
 
 
 def _like(x: Tensor, size: Size | None = None, channels: int | None = None) -> Tensor:
     shape = (len(x), channels or x.shape[1], *(size or x.shape[2:]))
-    return torch.empty(shape, dtype=x.dtype, memory_format=LAST)
+    return hold(torch.empty(shape, dtype=x.dtype, memory_format=LAST))
 
 
 # --- the same output for several takers -----------------------------------------------------------
@@ -182,7 +183,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     from netwright.children import passes
 
     y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
-    place = torch.empty(y.numel(), dtype=torch.uint8)
+    place = hold(torch.empty(y.numel(), dtype=torch.uint8))
     passes.run(passes.pooled, *_images(x), y.data_ptr(), place.data_ptr())
     return y, place
 

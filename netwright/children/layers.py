@@ -27,6 +27,7 @@ from netwright.children.joints import (
     sums_of,
     takers_of,
 )
+from netwright.children.recording import do, hold
 
 State = tuple[Tensor, Tensor, Tensor | None, float, float]
 
@@ -175,11 +176,11 @@ def convolve(
     """Return a layer's output, outside of autograd, and what `back` needs."""
     from netwright.children import passes
 
-    narrow = weight.to(inputs.images[0].dtype)
+    narrow = _narrow(weight, inputs.images[0].dtype)
     z = convolved(inputs, narrow, where)
-    y = torch.empty_like(z)
+    y = hold(torch.empty_like(z))
     running_mean, running_var, count, momentum, epsilon = state
-    line, (sums, summed) = torch.empty(4, z.shape[1]), sums_of(z.shape[1])
+    line, (sums, summed) = hold(torch.empty(4, z.shape[1])), sums_of(z.shape[1])
     passes.run(
         passes.normalised,
         *sizes_of(z),
@@ -200,6 +201,15 @@ def convolve(
     return y, Done(inputs, narrow, z, line, where, rectify, None if shortcut is None else y)
 
 
+def _narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weight in a type, itself if it has it."""
+    if weight.dtype == dtype:
+        return weight
+    found = hold(torch.empty_like(weight, dtype=dtype, memory_format=LAST))
+    do(found.copy_, weight)
+    return found
+
+
 def back(
     done: Done,
     gain: Tensor,
@@ -215,7 +225,7 @@ def back(
 
     z = done.z
     takers, held = takers_of(gradients, z)
-    g, g_gain, g_bias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
+    g, g_gain, g_bias = (hold(torch.empty_like(like)) for like in (z, gain, gain))
     sums, summed = sums_of(z.shape[1])
     passes.run(
         passes.normalised_backward,

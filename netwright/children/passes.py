@@ -26,6 +26,7 @@ from netwright.children.arrived import added, pooled, unpooled
 from netwright.children.compiled import named
 from netwright.children.normalising import normalised, normalised_backward, scaled
 from netwright.children.openmp import openmp
+from netwright.children.recording import do
 from netwright.children.team import ALONE, received
 
 __all__ = ["added", "normalised", "normalised_backward", "pooled", "run", "scaled", "unpooled"]
@@ -53,9 +54,9 @@ def run(what: Callable[..., None], like: Any, *numbers: int) -> None:
     threads = torch.get_num_threads()
     library = openmp() if threads > 1 and numbers[1] * numbers[2] >= WORTH else None
     if library is None:
-        what(like, *numbers, ALONE)
+        do(what, like, *numbers, ALONE)
     else:
-        library.run(_any_pass(like.dtype).address, (_PASSES.index(what), *numbers), threads)
+        do(library.run, _any_pass(like.dtype).address, (_PASSES.index(what), *numbers), threads)
 
 
 @functools.cache

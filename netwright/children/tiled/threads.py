@@ -13,6 +13,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.compiled import named
 from netwright.children.openmp import openmp
+from netwright.children.recording import do
 from netwright.children.team import ALONE, received
 from netwright.children.tiled.ahead import convolved, inputs_back
 from netwright.children.tiled.back import weights_back
@@ -26,10 +27,10 @@ def run(what: Callable[..., None], *numbers: int) -> None:
     threads = torch.get_num_threads()
     library = openmp() if threads > 1 else None
     if library is None:
-        what(*numbers, ALONE)
+        do(what, *numbers, ALONE)
     else:
         which = (convolved, inputs_back, weights_back).index(what)
-        library.run(_any_of_them().address, (which, *numbers), threads)
+        do(library.run, _any_of_them().address, (which, *numbers), threads)
 
 
 @functools.cache

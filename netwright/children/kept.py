@@ -1,0 +1,117 @@
+"""Steps of a small child, recorded once and made again on the same memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netwright.children.convolution import in_tiles
+from netwright.children.recording import Recording, recorded
+from netwright.children.ways import Child, Way, ahead, back
+
+LARGE = 1 << 22  # numbers of all layers' outputs beyond which memory is dearer than calls
+SIZES = 2  # numbers of images of which steps are kept: an epoch's last batch may be smaller
+
+
+class Steps:
+    """The steps of one child, a recording for each number of images.
+
+    A copy of the child begins without any. While a step's way back is still to come, another one
+    is not made on its memory.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[int, _Step] = {}
+
+    def __reduce__(self) -> tuple[type[Steps], tuple[()]]:
+        return Steps, ()
+
+    def begin(self, child: Child, images: Tensor) -> Turn | None:
+        """Make a step's way ahead, and return it; None where nothing is kept of such a child."""
+        step, what = self._steps.get(len(images)), _addresses(child, images)
+        if step is None or step.what != what:
+            if not _small(child, images):
+                return None
+            step = _Step(what, child, images)
+            self._steps.pop(len(images), None)
+            if len(self._steps) == SIZES:
+                del self._steps[next(iter(self._steps))]
+            self._steps[len(images)] = step
+        elif step.turn() is not None:
+            return None
+        else:
+            step.again(images)
+        turn = Turn(step)
+        step.turn = weakref.ref(turn)
+        return turn
+
+
+class Turn:
+    """A step whose way ahead is made. leaves: the child's last outputs."""
+
+    def __init__(self, step: _Step) -> None:
+        self._step = step
+        self.leaves: Sequence[Tensor] = step.leaves
+
+    def end(self, child: Child, gains: Sequence[Tensor], g: Tensor) -> list[Tensor | None]:
+        """Return the gradients of all that is learnt, `g` that of `Child.means`."""
+        return self._step.end(child, gains, g)
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Step:
+    """A recorded step. what: what it goes by. turn: the one that is being made."""
+
+    def __init__(self, what: tuple[object, ...], child: Child, images: Tensor) -> None:
+        self.what = what
+        self.turn: Any = _nothing
+        self._images = torch.empty_like(images).copy_(images)
+        self._way: Way | None
+        with recorded() as self._ahead:
+            self._way, self.leaves = ahead(child, self._images)
+        shapes = [x.shape for x in self.leaves]
+        self._given = [torch.empty(shape[:2], dtype=images.dtype) for shape in shapes]
+        self._back: Recording | None = None
+        self._found: list[Tensor | None] = []
+
+    def again(self, images: Tensor) -> None:
+        self._images.copy_(images)
+        self._ahead.again()
+
+    def end(self, child: Child, gains: Sequence[Tensor], g: Tensor) -> list[Tensor | None]:
+        shapes = [x.shape for x in self.leaves]
+        for given, part in zip(self._given, child.parts(g, shapes), strict=True):
+            given.copy_(part)
+        if self._back is None:
+            assert self._way is not None
+            pixels = zip(self._given, shapes, strict=True)
+            parts = [given[:, :, None, None].expand(shape) for given, shape in pixels]
+            with recorded() as found:
+                self._found = back(child.plan, self._way, gains, parts)
+            self._back, self._way = found, None
+        else:
+            self._back.again()
+        return [None if grad is None else grad.clone() for grad in self._found]
+
+
+def _addresses(child: Child, images: Tensor) -> tuple[object, ...]:
+    """Return all that a recording's calls depend on, beside the child's plan."""
+    found: list[object] = [images.shape, images.dtype, torch.get_num_threads()]
+    found += [weight.data_ptr() for weight in child.learnt]
+    for layer in child.layers:
+        mean, var, count, *numbers = layer.state()
+        found += [mean.data_ptr(), var.data_ptr(), count is None or count.data_ptr(), *numbers]
+    return tuple(found)
+
+
+def _small(child: Child, images: Tensor) -> bool:
+    pixels = sum(layer.channels * layer.size[0] * layer.size[1] for layer in child.plan.layers)
+    narrow = images.dtype != torch.float32 and child.learnt[0].dtype == torch.float32
+    return narrow and in_tiles(images) and len(images) * pixels <= LARGE
