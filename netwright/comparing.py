@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
+from netwright.controllers.making import settings_of
 from netwright.errors import StudyError
 from netwright.machine import cores
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
@@ -119,7 +120,8 @@ class Comparison:
         if run.name in self._results or not path.exists():
             return self._results.get(run.name)
         result = _read(path, KEPT)
-        right = result["controller"] == json.loads(json.dumps(_settings(run.config)))
+        wanted, own = json.loads(json.dumps(_settings(run.config))), result["controller"]
+        right = all(own.get(key) == wanted[key] for key in settings_of(run.config.controller.name))
         if right and len(result["rewards"]) >= self.config.study.trials:
             self._results[run.name] = result
         return self._results.get(run.name)

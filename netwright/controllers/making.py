@@ -53,22 +53,29 @@ class ControllerSettings(PpoSettings):
 
     def of(self, kind: type[S]) -> S:
         """Return the settings of one kind."""
-        fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        return kind(**{name: value for name, value in vars(self).items() if name in fields})
+        return kind(**{name: getattr(self, name) for name in _fields(kind)})
 
 
 Make = Callable[[SearchSpace, ControllerSettings, int], Controller]
 
 
-def _with(controller: Any, kind: type[Any]) -> Make:
-    return lambda space, settings, seed: controller(space, settings.of(kind), seed=seed)
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
-CONTROLLERS: dict[str, Make] = {
+def _with(controller: Any, kind: type[Any]) -> tuple[Make, tuple[str, ...]]:
+    return lambda space, own, seed: controller(space, own.of(kind), seed=seed), _fields(kind)
+
+
+# how each is made, and of which settings
+CONTROLLERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "policy_gradient": _with(PolicyGradient, PolicySettings),
-    "guided": lambda space, own, seed: Guided(space, own.guided, seed=seed),
+    "guided": (lambda space, own, seed: Guided(space, own.guided, seed=seed), ("guided",)),
     "ppo": _with(Ppo, PpoSettings),
-    "random": lambda space, own, seed: RandomSearch(space, seed=seed, batch=own.batch),
+    "random": (
+        lambda space, own, seed: RandomSearch(space, seed=seed, batch=own.batch),
+        ("batch",),
+    ),
     "evolution": _with(Evolution, EvolutionSettings),
     "local_search": _with(LocalSearch, LocalSearchSettings),
     "tpe": _with(Tpe, TpeSettings),
@@ -77,4 +84,9 @@ CONTROLLERS: dict[str, Make] = {
 
 def make_controller(space: SearchSpace, settings: ControllerSettings, seed: int) -> Controller:
     """Return a new controller; raises `MissingExtraError` where it needs an extra."""
-    return CONTROLLERS[settings.name](space, settings, seed)
+    return CONTROLLERS[settings.name][0](space, settings, seed)
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """Return the settings that a controller is made of, its name among them."""
+    return ("name", *CONTROLLERS[name][1])

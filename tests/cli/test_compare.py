@@ -155,6 +155,23 @@ def test_more_of_anything_runs_what_is_missing(run: Run, searched: list[tuple[st
     )
 
 
+def test_settings_of_others_do_not_count(run: Run, searched: list[tuple[str, int]]) -> None:
+    run(*_args())
+    searched.clear()
+    sets = {"controller.guided.rounds": 1, "controller.sample": 3, "controller.clip": 0.3}
+    assert run(*_args("random", sets=sets))[0] == 0
+    assert searched == []
+    assert run(*_args("random", sets={"controller.batch": 3}))[0] == 0
+    assert searched == [("random", 0), ("random", 1)]
+    path = FOLDER / "runs/random-0.json"
+    kept = json.loads(path.read_text())
+    for change in ({"name": "evolution"}, {"name": None}, {"batch": None}):
+        path.write_text(json.dumps({**kept, "controller": {**kept["controller"], **change}}))
+        searched.clear()
+        assert run(*_args("random", sets={"controller.batch": 3}))[0] == 0
+        assert searched == [("random", 0)]
+
+
 def test_two_workers_find_what_one_finds(run: Run) -> None:
     one = run(*_args(), "--out", "c")
     kept = [json.loads(p.read_text()) for p in sorted(Path("c/runs").iterdir())]
