@@ -47,7 +47,7 @@ from netwright.trial import SHORT, Trial, TrialState
 from netwright.workspace import Workspace
 
 FULL = "full"
-PAPER = "controller.name=policy_gradient"
+WHOLE = ("controller.name=policy_gradient", "stopping.method=none")
 GUIDED = ("controller.name=guided", "controller.guided.batch=1")
 FEW = ("stopping.keep=0.1", "stopping.warmup=5")
 RUNG = ("stopping.method=halving", "stopping.rungs=[1]", *FEW)
@@ -78,7 +78,7 @@ class Economy:
     def config(self, changes: Sequence[str]) -> ImageConfig:
         """Return the configuration of an arm."""
         own = (*self.settings, *changes, f"study.seed={self.seed}")
-        config = load_config(self.source, [PAPER, *own])
+        config = load_config(self.source, [*WHOLE, *own])
         assert isinstance(config, ImageConfig), "on pictures"
         return config
 
