@@ -91,8 +91,9 @@ def best_workers(
             best = i
     workers, each = cases[best]
     ratio = speeds[best] / speeds[0] if speeds[0] > 0 else 1.0
-    said = f"{workers} workers of {each} threads: {ratio:.1f} times as fast as 1 of {cases[0][1]}"
-    return Crew(workers, each, said if best else f"1 worker of {each} threads: as fast as more")
+    threaded = "1 thread" if each == 1 else f"{each} threads"
+    said = f"{workers} workers of {threaded}: {ratio:.1f} times as fast as 1 of {cases[0][1]}"
+    return Crew(workers, each, said if best else f"1 worker of {threaded}: as fast as more")
 
 
 def _cases(processors: int, threads: int) -> list[tuple[int, int]]:
