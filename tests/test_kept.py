@@ -15,10 +15,12 @@ from torch import Tensor
 
 from netwright.children import convolution, kept
 from netwright.children.conv import ConvNet, build
+from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
 from netwright.seeding import rng
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv
-from netwright.training.image import Recipe, make_optimiser
+from netwright.training.image import Recipe, make_optimiser, train
+from netwright.training.numerics import Numerics
 from tests.strategies import conv_architectures
 
 pytestmark = pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles")
@@ -179,6 +181,22 @@ def test_copies_and_new_weights_have_steps_of_their_own() -> None:
         one.zero_grad()
         _backward(_forward(one, 4, 3))
     _same(child, twin)
+
+
+def test_a_trained_child_holds_no_recordings() -> None:
+    child = _child()
+    data = ImageSet(torch.randint(0, 256, (8, *IMAGE), dtype=torch.uint8), torch.arange(8) % 5)
+    settings = DataSettings(pad=1)
+    pipeline = Pipeline(data, Preprocess.fit(data, settings), settings)
+    seen: list[int] = []
+
+    def after(epoch: int, accuracy: float | None) -> None:
+        seen.append(len(child._steps._steps))
+
+    numerics = Numerics("bfloat16", "channels_last")
+    train(child, pipeline, None, Recipe(epochs=2, batch=4), 0, on_epoch=after, numerics=numerics)
+    assert seen == [1, 1]
+    assert not child._steps._steps
 
 
 def test_several_threads_and_large_children(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from netwright.children.convolution import in_tiles
 from netwright.children.recording import Recording, recorded
@@ -30,6 +31,10 @@ class Steps:
     def __reduce__(self) -> tuple[type[Steps], tuple[()]]:
         return Steps, ()
 
+    def clear(self) -> None:
+        """Let go of all recordings, and of the memory that they work on."""
+        self._steps.clear()
+
     def begin(self, child: Child, images: Tensor) -> Turn | None:
         """Make a step's way ahead, and return it; None where nothing is kept of such a child."""
         step, what = self._steps.get(len(images)), _addresses(child, images)
@@ -48,6 +53,14 @@ class Steps:
         turn = Turn(step)
         step.turn = weakref.ref(turn)
         return turn
+
+
+def forget(model: Module) -> None:
+    """Let go of the recorded steps of all children in a model that is trained."""
+    for module in model.modules():
+        steps = getattr(module, "_steps", None)
+        if isinstance(steps, Steps):
+            steps.clear()
 
 
 class Turn:

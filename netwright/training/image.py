@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.children.kept import forget
 from netwright.data.images import Pipeline
 from netwright.errors import ChildError
 from netwright.rules import Section
@@ -133,6 +134,7 @@ def train(
             on_epoch(epoch + 1, accuracy)
         if stop is not None and stop(curve):
             break
+    forget(model)
     return curve
 
 
