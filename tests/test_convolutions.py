@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,8 @@ LAST = torch.channels_last
 BOUND = 2**-7  # of the largest: bfloat16 rounds what comes out to 2^-8 of itself
 Where = tuple[tuple[int, int], tuple[int, int]]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 tiles = pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles")
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _images(n: int, channels: int, height: int, width: int) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,16 +22,11 @@ from netwright.training.image import Recipe, make_optimiser, train
 from netwright.training.numerics import Numerics
 from tests.strategies import conv_architectures
 
-pytestmark = pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles")
+pytestmark = [
+    pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles"),
+    pytest.mark.usefixtures("one_thread"),
+]
 IMAGE = (3, 9, 8)
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _child(seed: int = 0) -> ConvNet:
