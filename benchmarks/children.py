@@ -56,6 +56,12 @@ class Case:
     image: tuple[int, int, int]
     data: DataSettings
 
+    def images(self, n: int) -> ImageSet:
+        """Return `n` images of noise and their labels, the same ones each time."""
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (n, *self.image), dtype=torch.uint8, generator=generator)
+        return ImageSet(images, torch.randint(10, (n,), generator=generator))
+
 
 def cases(names: list[str]) -> list[Case]:
     """Return the networks called `names`, those sampled by fixed seeds."""
@@ -227,9 +233,7 @@ def _compare(
     rates: dict[torch.dtype, float],
 ) -> None:
     n, batch = given.steps * given.batch, given.batch
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, *network.image), dtype=torch.uint8, generator=generator)
-    data = ImageSet(images, torch.randint(10, (n,), generator=generator))
+    data = network.images(n)
     loops: list[Ours | ByHand] = [
         Ours(network, data, batch, numerics),
         ByHand(network, data, batch, Numerics("float32", "contiguous")),

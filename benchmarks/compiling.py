@@ -38,9 +38,7 @@ class Compiled(Ours):
 
 def measure(case: Case, given: argparse.Namespace, numerics: Numerics) -> None:
     n = given.steps * given.batch
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, *case.image), dtype=torch.uint8, generator=generator)
-    data = ImageSet(images, torch.randint(10, (n,), generator=generator))
+    data = case.images(n)
     loops = [kind(case, data, given.batch, numerics) for kind in (Ours, Compiled)]
     loops[0].epoch()
     began = time.perf_counter()

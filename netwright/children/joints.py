@@ -284,9 +284,16 @@ class _Thinned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         _, channels, height, width = ctx.shape
-        g_x = _like(g, (height, width), channels).zero_()
-        g_x[:, :, :: ctx.stride, :: ctx.stride].copy_(g[:, :channels])
-        return g_x, None, None
+        return apart(g[:, :channels], (height, width), (ctx.stride, ctx.stride)), None, None
+
+
+def apart(g: Tensor, size: Size, stride: Size) -> Tensor:
+    """Return `g`, or where some rows and columns were taken zeros [N, C, *size] with it there."""
+    if g.shape[2:] == size:
+        return g
+    found = _like(g, size).zero_()
+    found[:, :, :: stride[0], :: stride[1]] = g
+    return found
 
 
 def averaged(leaves: Sequence[Tensor], size: Size) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from netwright.children.convolution import Inputs, Where, alone, in_tiles
-from netwright.children.joints import Size, join, parts_of, pool, unpool
+from netwright.children.joints import Size, apart, join, parts_of, pool, unpool
 from netwright.children.layers import ConvNormRelu, Done, convolve, pixels_of, where_of
 from netwright.children.layers import back as layer_back
 from netwright.children.plan import IMAGE, Layer, Plan
@@ -109,7 +109,7 @@ def back(
         if parts is not None:
             if len(done.inputs.images) == 1:  # perhaps several, joined
                 shapes = [way.shapes[i, layer.level] for i in layer.inputs]
-                parts = parts_of(_apart(parts[0], layer.in_size, layer.stride), shapes)
+                parts = parts_of(apart(parts[0], layer.in_size, layer.stride), shapes)
             for i, part in zip(layer.inputs, parts, strict=True):
                 if i != IMAGE:
                     sent[i, layer.level].append(part)
@@ -124,13 +124,3 @@ def _inputs(way: Way, layer: Layer, module: ConvNormRelu) -> tuple[Inputs, Where
         return Inputs(tuple(images), layer.in_size), where_of(convolution)
     x, where = pixels_of(convolution, join(images, layer.in_size))
     return alone(x), where
-
-
-def _apart(g: Tensor, size: Size, stride: tuple[int, int]) -> Tensor:
-    """Return `g`, or where some rows and columns were taken zeros [N, C, *size] with it there."""
-    if g.shape[2:] == size:
-        return g
-    shape = (*g.shape[:2], *size)
-    found = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last).zero_()
-    found[:, :, :: stride[0], :: stride[1]] = g
-    return found

@@ -45,7 +45,7 @@ def features(
     layers: Sequence[Any],
     images: Tensor,
     size: Size,
-    kept: Steps | None = None,
+    kept: Steps,
 ) -> Tensor:
     """Return the mean of each channel of the last outputs, padded to `size`: float32 [N, C].
 
@@ -61,12 +61,10 @@ def features(
 
 class _Whole(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, child: Child, kept: Steps | None, images: Tensor, *learnt: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, child: Child, kept: Steps, images: Tensor, *learnt: Tensor) -> Tensor:
         ctx.child, ctx.dtype = child, images.dtype
         ctx.save_for_backward(*learnt[1::3])
-        ctx.turn = None if kept is None else kept.begin(child, images)
+        ctx.turn = kept.begin(child, images)
         if ctx.turn is not None:
             return child.means(ctx.turn.leaves)
         ctx.way, leaves = ahead(child, images)
