@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
         arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
     seeds = [
         Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)
-        for seed in range(args.seeds)
+        for seed in range(args.first, args.first + args.seeds)
     ]
     done = [
         (one, name, study, one.path(study, changes))
@@ -345,6 +345,7 @@ def main() -> None:
     real = kinds.add_parser("run")
     real.add_argument("config")
     real.add_argument("--seeds", type=int, default=5)
+    real.add_argument("--first", type=int, default=0, help="seeds from here on")
     real.add_argument("--retrain", type=int, default=3)
     real.add_argument("--tolerance", type=float, default=0.0)
     real.add_argument("--share", type=float, default=0.2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from netwright.seeding import derive_seed
 
@@ -17,7 +18,7 @@ EXACT = 13  # pairs up to which every permutation is tried
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over seeds, and where it lies with 95% by the bootstrap's percentiles."""
+    """A mean over seeds, and where it lies with 95% by the bootstrap."""
 
     mean: float
     low: float
@@ -25,10 +26,17 @@ class Interval:
 
 
 def interval(values: Array, seed: int = 0) -> Interval:
-    """Return the mean of `values` [n] with its bootstrap interval; n = 1 has no width."""
-    generator = np.random.default_rng(derive_seed(seed, len(values), "bootstrap"))
-    means = values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    """Return the mean of `values` [n] with its bootstrap interval; n = 1 has no width.
+
+    The percentiles are those that make up for few values: the plain ones of 2.5% and 97.5% hold the
+    mean in 85 of 100 cases with n = 5, these in 93 (Hesterberg 2015, "expanded percentiles"). With
+    n = 2 or 3 nothing lies beyond the values themselves, and it is too narrow still.
+    """
+    n = len(values)
+    generator = np.random.default_rng(derive_seed(seed, n, "bootstrap"))
+    means = values[generator.integers(0, n, (DRAWS, n))].mean(1)
+    tail = float(ndtr((n / (n - 1)) ** 0.5 * stdtrit(n - 1, 0.025))) if n > 1 else 0.5
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
