@@ -87,6 +87,8 @@ class Economy:
         config = self.config(changes)
         torch.set_num_threads(config.execution.threads or torch.get_num_threads())
         place = Workspace(self.out / f"{arm.replace(' ', '-')}-{self.seed}")
+        if place.exists() and place.config().identity() != config.identity():
+            raise SystemExit(f"{place.folder} holds a search of other settings; use --out")
         study = place.open()[1] if place.exists() else place.begin(config)
 
         def say(trial: Trial) -> None:

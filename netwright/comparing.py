@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
 from netwright.controllers.making import settings_of
-from netwright.errors import StudyError
+from netwright.errors import ConfigError, StudyError
 from netwright.machine import cores
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
 from netwright.seeding import rng
@@ -31,6 +31,7 @@ from netwright.workspace import check_folder
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
 KEPT = {"controller": dict, "rewards": list, "scores": list, "costs": list, "best": dict}
+BY_GRADIENT = ("policy_gradient", "ppo")  # whose batch is an update's
 RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
 
 
@@ -54,6 +55,9 @@ def configured(config: Config, entry: str, seed: int) -> Config:
     """Return the configuration of one run; `entry` as in `CompareSettings.controllers`."""
     name, _, rest = entry.partition(":")
     settings = [f"controller.name={name}", f"study.seed={seed}"]
+    if name not in BY_GRADIENT:
+        batch = config.compare.batch
+        settings += [f"controller.batch={batch}", f"controller.guided.batch={batch}"]
     for part in re.split(r",(?![^\[]*\])", rest) if rest else ():  # not within a list
         key = part.strip()
         settings.append(f"controller.{key}")
@@ -246,7 +250,7 @@ class Comparison:
         return result
 
     def average_random(self) -> float | None:
-        """Return the mean score of random architectures; None where none was trained."""
+        """Return the mean score of random architectures; None where none was trained whole."""
         config = self.config
         if config.instant:
             space = config.make_space()
@@ -254,6 +258,8 @@ class Comparison:
             drawn = [space.sample(draws) for _ in range(RANDOM)]
             found = [evaluator.evaluate(a, k, "cpu").score for k, a in enumerate(drawn)]
             return float(np.mean(found))
+        if config.stopping.method != "none":
+            return None  # the poor ones have no score
         random = [r for r in self.runs if r.config.controller.name == "random"]
         scores = [s for r in random for s in self._ended(r)["scores"][: config.study.trials]]
         found = [s for s in scores if s is not None]
@@ -338,7 +344,15 @@ def _write(path: Path, data: Any) -> None:
 
 
 def check_entries(config: Config) -> None:
-    """Raise a `UsageError` where a controller of the comparison cannot be made."""
-    space = config.make_space()
+    """Raise a `UsageError` where a controller of the comparison cannot be made or is none."""
+    space, trials = config.make_space(), config.study.trials
     for entry in config.compare.controllers:
-        configured(config, entry, config.study.seed).make_controller(space)
+        own = configured(config, entry, config.study.seed)
+        own.make_controller(space)
+        population = own.controller.population
+        if own.controller.name == "evolution" and population >= trials > 1:
+            raise ConfigError(
+                f"evolution's population must be below study.trials, or it is random search; "
+                f"{entry!r} has {population} of {trials} trials; use evolution:population="
+                f"{max(1, trials // 3)},sample={max(1, trials // 6)}"
+            )

@@ -88,6 +88,9 @@ class CompareSettings:
     "evolution:population=50,sample=25". The first is compared with each of the others. seeds: >= 1,
     counted from study.seed; all controllers get the same ones. at: finished trials at which the
     tables look, rising; those beyond study.trials are left out, and study.trials is always in.
+    batch: children that are proposed at once, >= 1: the same for all, because who hears of each
+    child before the next one chooses better. Those taught by gradients, policy_gradient and ppo,
+    have controller.batch, of which they make an update. An entry's own settings go before both.
     """
 
     controllers: tuple[str, ...] = (
@@ -99,10 +102,11 @@ class CompareSettings:
     )
     seeds: int = 5
     at: tuple[int, ...] = (50, 100, 200, 500)
+    batch: int = 1
 
     def __post_init__(self) -> None:
         section = Section("compare", self)
-        section.at_least(1, "seeds")
+        section.at_least(1, "seeds", "batch")
         if not self.controllers or len(set(self.controllers)) < len(self.controllers):
             raise ConfigError(
                 f"compare.controllers must be different names, at least one; got "

@@ -161,14 +161,14 @@ def test_settings_of_others_do_not_count(run: Run, searched: list[tuple[str, int
     sets = {"controller.guided.rounds": 1, "controller.sample": 3, "controller.clip": 0.3}
     assert run(*_args("random", sets=sets))[0] == 0
     assert searched == []
-    assert run(*_args("random", sets={"controller.batch": 3}))[0] == 0
+    assert run(*_args("random", sets={"compare.batch": 3}))[0] == 0
     assert searched == [("random", 0), ("random", 1)]
     path = FOLDER / "runs/random-0.json"
     kept = json.loads(path.read_text())
     for change in ({"name": "evolution"}, {"name": None}, {"batch": None}):
         path.write_text(json.dumps({**kept, "controller": {**kept["controller"], **change}}))
         searched.clear()
-        assert run(*_args("random", sets={"controller.batch": 3}))[0] == 0
+        assert run(*_args("random", sets={"compare.batch": 3}))[0] == 0
         assert searched == [("random", 0)]
 
 
@@ -245,6 +245,7 @@ BAD = [
     (["evolution:population"], "key=value"),
     (["evolution:population=many"], "a whole number"),
     (["evolution:population=5,sample=6"], "controller.sample must be at most"),
+    (["evolution:population=12"], "or it is random search"),
     (["guided:guided.noise=0"], "controller.guided.noise must be 0.0001 or more"),
     ([""], "controller.name must be one of"),
     (["random", "random"], "must be different names"),
@@ -300,6 +301,20 @@ def test_entries_have_files_of_their_own() -> None:
     assert (changed.controller.name, changed.study.seed) == ("evolution", 9)
 
 
+def test_all_hear_of_results_at_the_same_time() -> None:
+    settings = ["compare.batch=3", "controller.batch=8", "controller.guided.batch=4"]
+    config = load_config("digits", settings)
+    space = config.make_space()
+
+    def batch(entry: str) -> int:
+        return configured(config, entry, 0).make_controller(space).batch
+
+    for name in ("guided", "evolution", "local_search", "tpe", "random"):
+        assert batch(name) == 3
+    assert (batch("policy_gradient"), batch("ppo")) == (8, 8)  # an update's
+    assert (batch("policy_gradient:batch=2"), batch("guided:guided.batch=5")) == (2, 5)
+
+
 def test_tests_are_not_read_before_all_runs_have_ended(
     run: Run, monkeypatch: pytest.MonkeyPatch, searched: list[tuple[str, int]]
 ) -> None:
@@ -324,7 +339,7 @@ def test_tests_are_not_read_before_all_runs_have_ended(
 
 DIGITS = [
     *("compare", "digits", "--trials", "2", "--seeds", "1", "--json", "--out", "d"),
-    *("--set", 'compare.controllers=["random:batch=2", "evolution:batch=1"]'),
+    *("--set", 'compare.controllers=["random:batch=2", "local_search"]'),
     *("--set", "space.depths=[1]", "--set", "space.filters=[4]", "--set", "space.pools=[]"),
     *("--set", "training.epochs=1", "--set", "data.train_limit=200"),
 ]
@@ -353,6 +368,8 @@ def test_trained_children_go_on_from_their_journal(
     }
     kept = {p.name: json.loads(p.read_text()) for p in Path("d/runs").glob("*.json")}
     assert len(kept) == 2
+    sets = [a for a in DIGITS if "=" in a] + ["stopping.method=short"]
+    assert Comparison(load_config("digits", sets), Path("d")).average_random() is None
     scores = [s for name, r in kept.items() if "random" in name for s in r["scores"]]
     assert found["average_random"] == pytest.approx(sum(scores) / 2)
     for path in Path("d/runs").glob("*.json"):
