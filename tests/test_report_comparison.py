@@ -7,7 +7,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from netwright.report.comparison import NONE, Measure, _on_costs, cells, markdown, plot
+from netwright.report.comparison import (
+    NONE,
+    Measure,
+    _on_costs,
+    at_equal_cost,
+    cells,
+    markdown,
+    plot,
+)
 
 FIRST = np.array([[0.1, 0.5, 0.9], [0.2, 0.6, 0.8]])
 OTHER = np.array([[0.2, 0.4, 0.5], [0.3, 0.5, 0.6]])
@@ -88,6 +96,20 @@ def test_the_best_at_equal_cost_by_hand() -> None:
     assert set(before) == {0.2}
     assert set(after) == {0.6}
     assert set(curves[0][x < 4.0]) == {0.5}
+
+
+def test_equal_cost_is_a_seed_s_own() -> None:
+    costs = {
+        "first": np.array([[1.0, 2.0, 4.0], [20.0, 30.0, 60.0]]),
+        "other": np.array([[1.0, 4.0, 8.0], [10.0, 20.0, 40.0]]),
+    }
+    equal, labels = at_equal_cost(_measure(), costs)
+    assert labels == ["6 s of training", "11 s of training", "16 s of training", "22 s of training"]
+    first, other = (_measure().values[name] for name in ("first", "other"))
+    assert equal.values["first"][0].tolist() == [first[0, k] for k in (0, 1, 1, 2)]  # at 1, 2, 3, 4
+    assert equal.values["other"][0].tolist() == [other[0, k] for k in (0, 0, 0, 1)]
+    assert equal.values["first"][1].tolist() == [first[1, k] for k in (0, 0, 1, 1)]  # 10, ... 40
+    assert equal.values["other"][1].tolist() == [other[1, k] for k in (0, 1, 1, 2)]
 
 
 def _texts(svg: str) -> str:

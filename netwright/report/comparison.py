@@ -155,21 +155,25 @@ def _on_costs(values: Array, costs: Array) -> tuple[Array, Array]:
     """Return 200 costs that every seed reached, and what each seed's best was by then."""
     low, high = float(costs[:, 0].max()), float(costs[:, -1].min())
     x = np.linspace(low, max(high, low), 200)
-    return x, _by_then(values, costs, x)
+    return x, _by_then(values, costs, np.tile(x, (len(values), 1)))
 
 
 def _by_then(values: Array, costs: Array, x: Array) -> Array:
-    """Return what each seed's best was when it had cost `x` [k]; its first where it cost more."""
+    """Return each seed's best when it had cost `x` [seeds, k]; its first where it cost more."""
     rows = [
-        own[np.searchsorted(cost, x, side="right").clip(1) - 1]
-        for own, cost in zip(values, costs, strict=True)
+        own[np.searchsorted(cost, at, side="right").clip(1) - 1]
+        for own, cost, at in zip(values, costs, x, strict=True)
     ]
     return np.array(rows)
 
 
 def at_equal_cost(measure: Measure, costs: Mapping[str, Array]) -> tuple[Measure, list[str]]:
-    """Return the measure at quarters of the cost that every search reached, and their names."""
-    whole = min(float(cost[:, -1].min()) for cost in costs.values())
-    x = np.array([0.25, 0.5, 0.75, 1.0]) * whole
+    """Return the measure at quarters of the cost that all searches of a seed reached, and names.
+
+    A seed's searches are compared with each other alone, so each seed has a cost of its own, that
+    of its cheapest search; the names have the mean over seeds.
+    """
+    whole = np.min([cost[:, -1] for cost in costs.values()], axis=0)
+    x = np.array([0.25, 0.5, 0.75, 1.0]) * whole[:, None]
     values = {name: _by_then(own, costs[name], x) for name, own in measure.values.items()}
-    return replace(measure, values=values), [f"{seconds:.0f} s of training" for seconds in x]
+    return replace(measure, values=values), [f"{s:.0f} s of training" for s in x.mean(0)]
