@@ -23,6 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import netwright as nw
+from netwright.controllers.making import CONTROLLERS, ControllerSettings, make_controller
 from netwright.errors import ObjectivesError
 from netwright.integrations.optuna import NetwrightSampler
 from netwright.integrations.optuna_space import infer, parameter
@@ -271,6 +272,13 @@ def test_it_learns_what_random_search_does_not() -> None:
 
     for seed in range(2):
         assert late(NetwrightSampler(seed)) > late(NetwrightSampler(seed, random_search)) + 0.1
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_every_controller_can_be_a_sampler(name: str) -> None:
+    settings = ControllerSettings(name=name)
+    sampler = NetwrightSampler(0, lambda space, seed: make_controller(space, settings, seed))
+    assert len(searched(sampler, 14).trials) == 14
 
 
 def test_a_new_parameter_makes_a_new_controller_that_hears_all(recorders: list[Recorder]) -> None:
