@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import (
     BaseDistribution,
@@ -26,7 +27,7 @@ import netwright as nw
 from netwright.controllers.making import CONTROLLERS, ControllerSettings, make_controller
 from netwright.errors import ObjectivesError
 from netwright.integrations.optuna import NetwrightSampler
-from netwright.integrations.optuna_space import infer, parameter
+from netwright.integrations.optuna_space import GRID, infer, parameter
 from netwright.protocols import Controller
 from netwright.space import SearchSpace
 from netwright.trial import Trial
@@ -203,6 +204,30 @@ def test_numbers_as_options() -> None:
     assert texts is not None
     assert texts.options == ("0: None", "1: True", "2: 1")
     assert [texts.value(option) for option in texts.options] == [None, True, 1]
+
+
+@st.composite
+def few_integers(draw: st.DrawFn) -> IntDistribution:
+    """Return a distribution of 2 to `GRID` integers."""
+    more = draw(st.integers(1, GRID - 1))
+    if draw(st.booleans()):
+        low = draw(st.integers(1, 10**6))
+        return IntDistribution(low, low + more, log=True)
+    low, step = draw(st.integers(-(10**6), 10**6)), draw(st.integers(1, 1000))
+    rest = draw(st.integers(0, step - 1))  # Optuna lowers `high` to the last step
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return IntDistribution(low, low + more * step + rest, step=step)
+
+
+@given(distribution=few_integers())
+@example(distribution=IntDistribution(1, 16, log=True))
+def test_every_one_of_few_integers_can_be_decided(distribution: IntDistribution) -> None:
+    found = parameter(distribution)
+    assert found is not None
+    everything = range(distribution.low, distribution.high + 1, distribution.step)
+    assert found.values == tuple(everything)
+    assert [found.value(found.option(value)) for value in everything] == list(everything)
 
 
 # --- the sampler --------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     """Return `distribution` as a choice, None where it is none.
 
     Choices are categories, numbers in steps with 2 to `MAX_OPTIONS` values, and integers on a
-    logarithmic scale, on a geometric grid of up to `GRID` values.
+    logarithmic scale: all of up to `GRID` of them, of more a geometric grid of as many at most.
     """
     if distribution.single():
         return None
@@ -56,7 +56,7 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     if isinstance(distribution, CategoricalDistribution):
         values = tuple(distribution.choices)
         return Parameter(distribution, _labels(values), values)
-    if isinstance(distribution, IntDistribution) and distribution.log:
+    if isinstance(distribution, IntDistribution) and _wide(distribution):
         ratio = distribution.high / distribution.low
         grid = {round(distribution.low * ratio ** (k / (GRID - 1))) for k in range(GRID)}
         values = tuple(sorted(grid))
@@ -75,6 +75,11 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     else:
         return None
     return Parameter(distribution, values, values)
+
+
+def _wide(distribution: IntDistribution) -> bool:
+    """Say whether it is on a logarithmic scale and has too many integers to take them all."""
+    return distribution.log and distribution.high - distribution.low >= GRID
 
 
 def _labels(values: Sequence[Any]) -> tuple[Option, ...]:
