@@ -6,7 +6,7 @@ import math
 import pickle
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +29,7 @@ from netwright.errors import ObjectivesError
 from netwright.integrations.optuna import NetwrightSampler
 from netwright.integrations.optuna_space import GRID, infer, parameter
 from netwright.protocols import Controller
-from netwright.space import SearchSpace
+from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
 suite = pytest.importorskip("optuna.testing.pytest_samplers")
@@ -362,6 +362,33 @@ def test_what_was_evaluated_is_not_proposed_again() -> None:
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 8
     study.optimize(lambda t: t.suggest_int("x", 1, 4) * t.suggest_int("y", 1, 2), n_trials=2)
     assert len(study.trials) == 10
+
+
+class Counter(nw.RandomSearch):
+    """Draws at random and counts how often."""
+
+    proposals = 0
+
+    def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
+        type(self).proposals += 1
+        return super().propose(n, given)
+
+
+def test_all_of_a_space_is_evaluated_and_then_one_draw_is_a_proposal() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x, y = trial.suggest_int("x", 0, 4), trial.suggest_int("y", 0, 8)
+        if x == 1 and trial.number:  # the space is known by the first one that completes
+            raise ArithmeticError if y % 2 else optuna.TrialPruned
+        return float(x * y)
+
+    study = optuna.create_study(
+        sampler=NetwrightSampler(0, lambda space, seed: Counter(space, seed=seed))
+    )
+    study.optimize(objective, n_trials=45, catch=ArithmeticError)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 45
+    Counter.proposals = 0
+    study.optimize(objective, n_trials=10, catch=ArithmeticError)
+    assert Counter.proposals == 10
 
 
 def test_threads_and_processes_share_a_study(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from netwright.integrations.optuna_space import Inferred, draw, infer
 __all__ = ["NetwrightSampler", "default_controller", "export_study"]
 
 MakeController = Callable[[SearchSpace, int], Controller]
-REDRAWS = 20  # at most, for an architecture that was not evaluated before
+REDRAWS = 20  # at most, before what is new comes from the list of all architectures
 FINISHED = (
     optuna.trial.TrialState.COMPLETE,
     optuna.trial.TrialState.PRUNED,
@@ -66,9 +66,9 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
     with `log=True` on a geometric grid of up to 16 values. Wider integers, other floats, and
     parameters whose distribution differs among trials are drawn at random, independently. So are
     parameters no completed trial had: the space is inferred from these, with the conditions under
-    which a parameter is asked for. When it changes, a new controller is told all trials again. An
-    architecture that was evaluated before is not proposed again where another is found in 20 draws
-    and every parameter is the controller's.
+    which a parameter is asked for. When it changes, a new controller is told all trials again. What
+    the controller was told of is not proposed again while there is anything else, where every
+    parameter is the controller's.
 
     The reward is the value, negative where the study minimises. A pruned trial counts with its last
     intermediate value. A failed trial counts as the worst completed so far if it has all its
@@ -178,7 +178,8 @@ class _History:
         self._controller: Controller | None = None
         self._told = 0  # of `_trials`, those the controller was told or that do not fit
         self._proposals = 0
-        self._seen: set[Architecture] = set()
+        self._seen: set[Architecture] = set()  # what the controller was told
+        self._used_up = False  # whether that is the whole space
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -229,13 +230,23 @@ class _History:
         controller = copy.deepcopy(self._controller)
         for _ in range(number - self._proposals):
             controller.replay_propose(1)
+        return self._new(controller)
+
+    def _new(self, controller: Controller) -> Architecture:
+        """Return a proposal that was not seen, as long as there is one."""
         architecture = controller.propose(1)[0]
-        if self.inferred.whole:
-            for _ in range(REDRAWS):
-                if architecture not in self._seen:
-                    break
-                architecture = controller.propose(1)[0]
-        return architecture
+        if not self.inferred.whole or self._used_up or architecture not in self._seen:
+            return architecture
+        assert self.inferred.space is not None
+        left = next((a for a in self.inferred.space.enumerate() if a not in self._seen), None)
+        if left is None:
+            self._used_up = True
+            return architecture
+        for _ in range(REDRAWS):
+            redrawn = controller.propose(1)[0]
+            if redrawn not in self._seen:
+                return redrawn
+        return left
 
     def _tell(self, trial: FrozenTrial, reward: float | None) -> None:
         encoded = self.inferred.encode(trial)
@@ -247,8 +258,7 @@ class _History:
         assert self.inferred.space is not None
         architecture = self.inferred.space.architecture(encoded.values)
         failed = trial.state is optuna.trial.TrialState.FAIL
-        if trial.state is optuna.trial.TrialState.COMPLETE:
-            self._seen.add(architecture)
+        self._seen.add(architecture)
         told = Trial(
             number=trial.number,
             batch=trial.number,
