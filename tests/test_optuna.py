@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import (
     BaseDistribution,
@@ -23,11 +25,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import netwright as nw
+from netwright.controllers.making import CONTROLLERS, ControllerSettings, make_controller
 from netwright.errors import ObjectivesError
 from netwright.integrations.optuna import NetwrightSampler
-from netwright.integrations.optuna_space import infer, parameter
+from netwright.integrations.optuna_space import GRID, infer, parameter
 from netwright.protocols import Controller
-from netwright.space import SearchSpace
+from netwright.space import Architecture, Option, SearchSpace
 from netwright.trial import Trial
 
 suite = pytest.importorskip("optuna.testing.pytest_samplers")
@@ -204,6 +207,30 @@ def test_numbers_as_options() -> None:
     assert [texts.value(option) for option in texts.options] == [None, True, 1]
 
 
+@st.composite
+def few_integers(draw: st.DrawFn) -> IntDistribution:
+    """Return a distribution of 2 to `GRID` integers."""
+    more = draw(st.integers(1, GRID - 1))
+    if draw(st.booleans()):
+        low = draw(st.integers(1, 10**6))
+        return IntDistribution(low, low + more, log=True)
+    low, step = draw(st.integers(-(10**6), 10**6)), draw(st.integers(1, 1000))
+    rest = draw(st.integers(0, step - 1))  # Optuna lowers `high` to the last step
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return IntDistribution(low, low + more * step + rest, step=step)
+
+
+@given(distribution=few_integers())
+@example(distribution=IntDistribution(1, 16, log=True))
+def test_every_one_of_few_integers_can_be_decided(distribution: IntDistribution) -> None:
+    found = parameter(distribution)
+    assert found is not None
+    everything = range(distribution.low, distribution.high + 1, distribution.step)
+    assert found.values == tuple(everything)
+    assert [found.value(found.option(value)) for value in everything] == list(everything)
+
+
 # --- the sampler --------------------------------------------------------------------------------
 
 
@@ -273,6 +300,13 @@ def test_it_learns_what_random_search_does_not() -> None:
         assert late(NetwrightSampler(seed)) > late(NetwrightSampler(seed, random_search)) + 0.1
 
 
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_every_controller_can_be_a_sampler(name: str) -> None:
+    settings = ControllerSettings(name=name)
+    sampler = NetwrightSampler(0, lambda space, seed: make_controller(space, settings, seed))
+    assert len(searched(sampler, 14).trials) == 14
+
+
 def test_a_new_parameter_makes_a_new_controller_that_hears_all(recorders: list[Recorder]) -> None:
     study = optuna.create_study(sampler=NetwrightSampler(0, Recorder))
     study.optimize(lambda t: float(t.suggest_int("x", 1, 3)), n_trials=3)
@@ -329,6 +363,142 @@ def test_what_was_evaluated_is_not_proposed_again() -> None:
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 8
     study.optimize(lambda t: t.suggest_int("x", 1, 4) * t.suggest_int("y", 1, 2), n_trials=2)
     assert len(study.trials) == 10
+
+
+class Counter(nw.RandomSearch):
+    """Draws at random and counts how often."""
+
+    proposals = 0
+
+    def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
+        type(self).proposals += 1
+        return super().propose(n, given)
+
+
+def test_all_of_a_space_is_evaluated_and_then_one_draw_is_a_proposal() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x, y = trial.suggest_int("x", 0, 4), trial.suggest_int("y", 0, 8)
+        if x == 1 and trial.number:  # the space is known by the first one that completes
+            raise ArithmeticError if y % 2 else optuna.TrialPruned
+        return float(x * y)
+
+    study = optuna.create_study(
+        sampler=NetwrightSampler(0, lambda space, seed: Counter(space, seed=seed))
+    )
+    study.optimize(objective, n_trials=45, catch=ArithmeticError)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 45
+    Counter.proposals = 0
+    study.optimize(objective, n_trials=10, catch=ArithmeticError)
+    assert Counter.proposals == 10
+
+
+ENDS = (
+    optuna.trial.TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED,
+    optuna.trial.TrialState.FAIL,
+)
+
+
+def asked_for(trial: optuna.Trial) -> tuple[int, int]:
+    return trial.suggest_int("x", 0, 2), trial.suggest_int("y", 0, 2)
+
+
+def nine(sampler: NetwrightSampler, storage: optuna.storages.BaseStorage | None) -> optuna.Study:
+    """Return a study of nine architectures; the first of them is completed where it is new."""
+    study = optuna.create_study(
+        sampler=sampler, storage=storage, study_name="s", load_if_exists=True
+    )
+    if not study.trials:
+        study.optimize(lambda trial: float(sum(asked_for(trial))), n_trials=1)
+    return study
+
+
+def all_params(study: optuna.Study) -> set[tuple[object, ...]]:
+    return {(trial.params["x"], trial.params["y"]) for trial in study.trials}
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.lists(st.tuples(st.sampled_from([None, *ENDS]), st.integers(0, 8)), max_size=30),
+)
+def test_what_runs_is_not_proposed_again(
+    seed: int, steps: list[tuple[optuna.trial.TrialState | None, int]]
+) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    own = [nine(NetwrightSampler(seed + k, random_search), storage) for k in range(2)]
+    running: list[optuna.Trial] = []
+    for end, k in [*steps, *[(None, k) for k in range(8)]]:
+        if end is None and len(own[0].trials) < 9:
+            running.append(own[k % 2].ask())
+            running[-1].suggest_int("x", 0, 2)  # what it will ask for as y is known only to it
+        elif end is not None and running:
+            trial = running.pop(k % len(running))
+            value = float(sum(asked_for(trial)))
+            done = end is optuna.trial.TrialState.COMPLETE
+            own[k % 2].tell(trial, value if done else None, end)
+    for trial in running:
+        asked_for(trial)
+    assert len(all_params(own[0])) == 9
+    asked_for(own[1].ask())  # nothing else is left
+
+
+def test_what_was_enqueued_and_runs_is_not_proposed_again() -> None:
+    study = nine(NetwrightSampler(0), None)
+    rest = {(x, y) for x in range(3) for y in range(3)} - all_params(study)
+    for x, y in sorted(rest)[:-1]:
+        study.enqueue_trial({"x": x, "y": y})
+    running = [study.ask() for _ in range(7)]  # none has asked for anything yet
+    assert asked_for(study.ask()) == max(rest)
+    assert {asked_for(trial) for trial in running} == rest - {max(rest)}
+
+
+def test_the_controller_knows_what_runs_where_other_parameters_are_drawn() -> None:
+    def asked(trial: optuna.Trial) -> int:
+        trial.suggest_float("rate", 0, 1)  # so equal choices are not equal trials
+        return trial.suggest_int("x", 0, 7)
+
+    for seed in range(3):
+        study = optuna.create_study(sampler=NetwrightSampler(seed))
+        study.optimize(asked, n_trials=1)
+        running = {asked(study.ask()) for _ in range(7)}  # guided proposes none of its own twice
+        assert running | {study.trials[0].params["x"]} == set(range(8))
+
+
+def test_processes_that_propose_at_once_see_each_other(tmp_path: Path) -> None:
+    class Slow(nw.RandomSearch):
+        """Lets another process propose in the meantime."""
+
+        def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
+            if meantime:
+                asked_for(meantime.pop().ask())
+            return super().propose(n, given)
+
+    url = f"sqlite:///{tmp_path / 'o.db'}"
+    storages = [optuna.storages.RDBStorage(url) for _ in range(2)]
+    first = nine(NetwrightSampler(0, lambda space, seed: Slow(space, seed=seed)), storages[0])
+    other = nine(NetwrightSampler(0, random_search), storages[1])
+    meantime: list[optuna.Study] = []
+    for _ in range(4):
+        meantime.append(other)
+        asked_for(first.ask())
+    assert meantime == []
+    assert len(all_params(first)) == len(first.trials) == 9
+    for storage in storages:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def test_threads_take_each_architecture_once() -> None:
+    study, all_running = nine(NetwrightSampler(0), None), threading.Barrier(4)
+
+    def objective(trial: optuna.Trial) -> float:
+        x, y = asked_for(trial)
+        all_running.wait(60)
+        return float(x + y)
+
+    study.optimize(objective, n_trials=8, n_jobs=4)
+    assert len(all_params(study)) == 9
 
 
 def test_threads_and_processes_share_a_study(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ class Tpe:
     def __init__(
         self, space: SearchSpace, settings: TpeSettings | None = None, *, seed: int = 0
     ) -> None:
-        self._optuna = _optuna()
         self.space = space
         self.settings = settings or TpeSettings()
         self.batch = self.settings.batch
@@ -62,7 +61,7 @@ class Tpe:
         self._group = any(decision.when for decision in space.decisions)
         self._proposals = 0
         self._told: list[tuple[Architecture, tuple[str, ...], float]] = []  # with what was given
-        distribution = self._optuna.distributions.CategoricalDistribution
+        distribution = _optuna().distributions.CategoricalDistribution
         self._parameters: dict[str, Any] = {}
         for decision in space.decisions:
             if isinstance(decision, Choice):
@@ -74,17 +73,18 @@ class Tpe:
         self._study = self._new_study()
 
     def _new_study(self) -> Any:
-        with _Quiet(self._optuna):
-            return self._optuna.create_study(
-                storage=self._optuna.storages.InMemoryStorage(), direction="maximize"
-            )
+        optuna = _optuna()
+        with _Quiet(optuna):
+            storage = optuna.storages.InMemoryStorage()
+            return optuna.create_study(storage=storage, direction="maximize")
 
     def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
         """Return n architectures; `given` fixes choices, of which nothing is learned."""
         seed = derive_seed(self._seed, self._proposals, "propose") % 2**32
         self.replay_propose(n, given)
-        with _Quiet(self._optuna):
-            self._study.sampler = self._optuna.samplers.TPESampler(
+        optuna = _optuna()
+        with _Quiet(optuna):
+            self._study.sampler = optuna.samplers.TPESampler(
                 n_startup_trials=self.settings.startup,
                 multivariate=True,
                 group=self._group,
@@ -93,7 +93,7 @@ class Tpe:
             )
             asked = [self._study.ask() for _ in range(n)]
             found = [self._drawn(trial, given or {}) for trial in asked]
-            failed = self._optuna.trial.TrialState.FAIL
+            failed = optuna.trial.TrialState.FAIL
             for trial in asked:  # from now on nothing to the sampler: results come as new trials
                 self._study.tell(trial, state=failed)
         return found
@@ -141,10 +141,11 @@ class Tpe:
                 continue
             for source in self.space.sources(decision, architecture):
                 params[_link(name, source)] = source in value  # type: ignore[operator]
-        with _Quiet(self._optuna):
+        optuna = _optuna()
+        with _Quiet(optuna):
             known = {name: self._parameters[name] for name in params}
             self._study.add_trial(
-                self._optuna.trial.create_trial(params=params, distributions=known, value=reward)
+                optuna.trial.create_trial(params=params, distributions=known, value=reward)
             )
 
     def state_dict(self) -> dict[str, Any]:

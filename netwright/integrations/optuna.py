@@ -21,7 +21,7 @@ from typing import Any
 
 from netwright.controllers.guided import Guided
 from netwright.errors import MissingExtraError, ObjectivesError
-from netwright.protocols import Controller
+from netwright.protocols import Controller, Remembering
 from netwright.seeding import derive_seed, rng
 from netwright.space import Architecture, SearchSpace
 from netwright.trial import Evaluation, Trial, TrialState
@@ -35,12 +35,13 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from netwright.integrations.optuna_export import export_study
-from netwright.integrations.optuna_space import Inferred, draw, infer
+from netwright.integrations.optuna_space import PROPOSED, Inferred, draw, infer
 
 __all__ = ["NetwrightSampler", "default_controller", "export_study"]
 
 MakeController = Callable[[SearchSpace, int], Controller]
-REDRAWS = 20  # at most, for an architecture that was not evaluated before
+REDRAWS = 20  # at most, before what is new comes from the list of all architectures
+RUNNING = optuna.trial.TrialState.RUNNING
 FINISHED = (
     optuna.trial.TrialState.COMPLETE,
     optuna.trial.TrialState.PRUNED,
@@ -57,18 +58,21 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
     """Lets a Netwright controller propose the trials of an Optuna study.
 
     seed: any whole number; None draws one. With a seed, studies run one trial at a time repeat
-        exactly; proposals are a function of the seed, the trial's number and the finished trials
-        in the order of their ends, so a study gone on with in a new process goes on alike.
+        exactly; proposals are a function of the seed, the trial's number, the running trials and
+        the finished ones in the order of their ends, so a study gone on with in a new process goes
+        on alike.
     controller: makes a controller from a space and a seed; `default_controller` by default. Each
         proposal is made by a deep copy of it.
 
     The controller decides categories, integers and stepped floats of up to 64 values, and integers
-    with `log=True` on a geometric grid of up to 16 values. Wider integers, other floats, and
-    parameters whose distribution differs among trials are drawn at random, independently. So are
-    parameters no completed trial had: the space is inferred from these, with the conditions under
-    which a parameter is asked for. When it changes, a new controller is told all trials again. An
-    architecture that was evaluated before is not proposed again where another is found in 20 draws
-    and every parameter is the controller's.
+    with `log=True` on a geometric grid of up to 16 values (all, of 16 or fewer). Wider integers,
+    other floats, and parameters whose distribution differs among trials are drawn at random,
+    independently. So are parameters no completed trial had: the space is inferred from these, with
+    the conditions under which a parameter is asked for. When it changes, a new controller is told
+    all trials again. What the controller was told of, or what is running, in any process, is not
+    proposed again while there is anything else, where every parameter is the controller's; what a
+    killed process left running comes last. For that each trial keeps its proposal as a system
+    attribute.
 
     The reward is the value, negative where the study minimises. A pruned trial counts with its last
     intermediate value. A failed trial counts as the worst completed so far if it has all its
@@ -102,7 +106,7 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """Return the parameters that the controller decides."""
         with self._lock:
-            parameters = self._read(study).inferred.parameters
+            parameters = self._read(study)[0].inferred.parameters
             return {name: own.distribution for name, own in parameters.items()}
 
     def sample_relative(
@@ -113,9 +117,8 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
             self._one_objective(study)
             return {}
         with self._lock:
-            history = self._read(study)
-            parameters = history.inferred.parameters
-            architecture = history.propose(trial.number)
+            architecture = self._propose(study, trial)
+            parameters = self._history.inferred.parameters
         values = {}
         for name, distribution in search_space.items():
             own = parameters.get(name)
@@ -144,16 +147,34 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
                 f"{study.study_name!r}; combine them into one number, or use NSGAIISampler"
             )
 
-    def _read(self, study: optuna.Study) -> _History:
-        """Bring the history to the study's finished trials."""
+    def _propose(self, study: optuna.Study, trial: FrozenTrial) -> Architecture:
+        """Return a proposal and keep it with the trial, for those that run beside it to see.
+
+        Another process may have kept the same meanwhile: then both look for something else.
+        """
+        history, running = self._read(study)
+        out = history.evaluating(running, trial)
+        while True:
+            found = history.propose(trial.number, out)
+            study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, dict(found))
+            running = study.get_trials(deepcopy=False, states=(RUNNING,))
+            new = [other for other in history.evaluating(running, trial) if other not in out]
+            if found not in new:
+                return found
+            out += new
+
+    def _read(self, study: optuna.Study) -> tuple[_History, list[FrozenTrial]]:
+        """Bring the history to the study's finished trials; return it and the running ones."""
         self._one_objective(study)
         sign = 1 if study.direction is optuna.study.StudyDirection.MAXIMIZE else -1
-        trials = sorted(study.get_trials(deepcopy=False, states=FINISHED), key=_end)
+        everything = study.get_trials(deepcopy=False, states=(*FINISHED, RUNNING))
+        running = [trial for trial in everything if trial.state is RUNNING]
+        trials = sorted((trial for trial in everything if trial.state is not RUNNING), key=_end)
         if not self._history.begins(trials, sign):
             self._history = _History(self._make, self.seed, sign)
         for trial in trials[len(self._history) :]:
             self._history.add(trial)
-        return self._history
+        return self._history, running
 
 
 def _end(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
@@ -178,7 +199,8 @@ class _History:
         self._controller: Controller | None = None
         self._told = 0  # of `_trials`, those the controller was told or that do not fit
         self._proposals = 0
-        self._seen: set[Architecture] = set()
+        self._seen: set[Architecture] = set()  # what the controller was told
+        self._used_up = False  # whether that is the whole space
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -217,8 +239,13 @@ class _History:
         bound = self._best if reward > 0 else self._worst
         return bound if math.isfinite(bound) else None
 
-    def propose(self, number: int) -> Architecture:
-        """Return what trial `number` should evaluate."""
+    def evaluating(self, running: Sequence[FrozenTrial], but: FrozenTrial) -> list[Architecture]:
+        """Return what running trials but one evaluate, as far as it is known."""
+        found = [self.inferred.running(trial) for trial in running if trial.number != but.number]
+        return [architecture for architecture in found if architecture is not None]
+
+    def propose(self, number: int, out: Sequence[Architecture]) -> Architecture:
+        """Return what trial `number` should evaluate while `out` is being evaluated."""
         if self.inferred.space is None:
             return Architecture("", ())
         if self._controller is None:
@@ -229,13 +256,28 @@ class _History:
         controller = copy.deepcopy(self._controller)
         for _ in range(number - self._proposals):
             controller.replay_propose(1)
+        if isinstance(controller, Remembering):
+            controller.remember(out)
+        return self._new(controller, self._seen.union(out))
+
+    def _new(self, controller: Controller, taken: set[Architecture]) -> Architecture:
+        """Return a proposal that is not taken, as long as there is one."""
         architecture = controller.propose(1)[0]
-        if self.inferred.whole:
-            for _ in range(REDRAWS):
-                if architecture not in self._seen:
-                    break
-                architecture = controller.propose(1)[0]
-        return architecture
+        if not self.inferred.whole or self._used_up or architecture not in taken:
+            return architecture
+        left = self._left(taken)
+        if left is None:
+            self._used_up = self._left(self._seen) is None
+            return architecture
+        for _ in range(REDRAWS):
+            redrawn = controller.propose(1)[0]
+            if redrawn not in taken:
+                return redrawn
+        return left
+
+    def _left(self, taken: set[Architecture]) -> Architecture | None:
+        assert self.inferred.space is not None
+        return next((a for a in self.inferred.space.enumerate() if a not in taken), None)
 
     def _tell(self, trial: FrozenTrial, reward: float | None) -> None:
         encoded = self.inferred.encode(trial)
@@ -247,8 +289,7 @@ class _History:
         assert self.inferred.space is not None
         architecture = self.inferred.space.architecture(encoded.values)
         failed = trial.state is optuna.trial.TrialState.FAIL
-        if trial.state is optuna.trial.TrialState.COMPLETE:
-            self._seen.add(architecture)
+        self._seen.add(architecture)
         told = Trial(
             number=trial.number,
             batch=trial.number,

@@ -16,10 +16,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from netwright.space import Assignment, Choice, Option, SearchSpace
+from netwright.space import Architecture, Assignment, Choice, Option, SearchSpace
 
 MAX_OPTIONS = 64  # values of a number that is a choice
 GRID = 16  # options of an integer on a logarithmic scale, at most
+PROPOSED = "netwright:proposed"  # a trial's system attribute: options of what was proposed for it
 Row = Mapping[str, Option]
 
 
@@ -48,7 +49,7 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     """Return `distribution` as a choice, None where it is none.
 
     Choices are categories, numbers in steps with 2 to `MAX_OPTIONS` values, and integers on a
-    logarithmic scale, on a geometric grid of up to `GRID` values.
+    logarithmic scale: all of up to `GRID` of them, of more a geometric grid of as many at most.
     """
     if distribution.single():
         return None
@@ -56,7 +57,7 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     if isinstance(distribution, CategoricalDistribution):
         values = tuple(distribution.choices)
         return Parameter(distribution, _labels(values), values)
-    if isinstance(distribution, IntDistribution) and distribution.log:
+    if isinstance(distribution, IntDistribution) and _wide(distribution):
         ratio = distribution.high / distribution.low
         grid = {round(distribution.low * ratio ** (k / (GRID - 1))) for k in range(GRID)}
         values = tuple(sorted(grid))
@@ -75,6 +76,11 @@ def parameter(distribution: BaseDistribution) -> Parameter | None:
     else:
         return None
     return Parameter(distribution, values, values)
+
+
+def _wide(distribution: IntDistribution) -> bool:
+    """Say whether it is on a logarithmic scale and has too many integers to take them all."""
+    return distribution.log and distribution.high - distribution.low >= GRID
 
 
 def _labels(values: Sequence[Any]) -> tuple[Option, ...]:
@@ -169,6 +175,30 @@ class Inferred:
             elif holds or name in trial.params:
                 return None
         return Encoded(values, given)
+
+    def running(self, trial: FrozenTrial) -> Architecture | None:
+        """Return what a running trial evaluates; None where that is not known or does not fit.
+
+        What was proposed for it stands for what it has not asked for yet.
+        """
+        proposed = trial.system_attrs.get(PROPOSED, {})
+        chosen = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        values: Assignment = {}
+        for decision in self.space.decisions if self.space else ():
+            name = decision.name
+            if not SearchSpace.holds(decision, values):
+                continue
+            own = self.parameters[name]
+            if name in chosen:
+                try:
+                    values[name] = own.option(chosen[name])
+                except (TypeError, ValueError):  # enqueued, and not of the distribution
+                    return None
+            elif proposed.get(name) in own.options:
+                values[name] = proposed[name]
+            else:
+                return None
+        return self.space.architecture(values) if self.space else None
 
 
 def infer(trials: Sequence[FrozenTrial]) -> Inferred:

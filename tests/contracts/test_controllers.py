@@ -121,6 +121,17 @@ def test_replay_gives_the_same_bits_as_the_search(make: Make, space: SearchSpace
     assert lived.propose(4) == replayed.propose(4)
 
 
+def test_a_copy_goes_on_alike_and_leaves_the_controller_alone(
+    make: Make, space: SearchSpace
+) -> None:
+    controller = make(space, 1)
+    _steps(controller, 0, 2)
+    before = copy.deepcopy(controller.state_dict())
+    drawn = _steps(copy.deepcopy(controller), 2, 4)
+    assert same(before, controller.state_dict())
+    assert _steps(controller, 2, 4) == drawn
+
+
 def test_snapshots_describe_and_do_not_disturb(make: Make, space: SearchSpace) -> None:
     controller = make(space, 0)
     _steps(controller, 0, 2)
