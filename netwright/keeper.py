@@ -318,7 +318,7 @@ class Keeper:
             trial,
             state=TrialState.FAILED,
             failure=reason,
-            reward=self._failure_reward,
+            reward=min(self._failure_reward, self.ledger.lowest),
         )
 
     def record(self, trial: Trial, at_once: bool) -> Trial:
@@ -356,7 +356,7 @@ class Keeper:
         else:
             self._steps.add("tell", {"numbers": numbers})
             self._controller.tell(self.ledger.trials(numbers))
-        self.ledger.forget(numbers)
+        self.ledger.told(numbers)
 
     def _keep(self, told: int) -> None:
         """Keep the controller's state now and then; so many trials were just told."""

@@ -69,7 +69,8 @@ class Study:
     seed: everything random in the study comes from it and the controller's.
     retrain_duplicates: train an architecture again though a canonically equal one has completed;
         otherwise it shares that one's result.
-    failure_reward: what the controller is told for a failed trial.
+    failure_reward: what the controller is told for a failed trial; the lowest reward that it was
+        told before where that is less.
     mode: how proposals are kept in flight, see `Mode`.
     stopping: when children are stopped early; then the evaluator must be `Stoppable`, and who uses
         `ask` and `tell` heeds `Trial.rule`. lower: lower scores are better, which only this needs

@@ -58,7 +58,8 @@ class StudySettings:
     mode: "replicas": each proposal is told whole; "queue": each result is told as it comes, and no
     worker waits. replicas: proposals in flight at once in that mode, >= 1 (paper: 100 of 8).
     retrain_duplicates: train an architecture again though an equal one has completed.
-    failure_reward: what the controller is told for a failed trial.
+    failure_reward: what the controller is told for a failed trial; the lowest reward that it was
+    told before where that is less.
     depth: a schedule of depths, or none.
     """
 
