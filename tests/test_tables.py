@@ -16,7 +16,7 @@ from netwright.errors import ConfigError, DataError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.evaluators.table import TableEvaluator, table_space
 from netwright.evaluators.table import test_accuracies as accuracies_of_test
-from netwright.space import Choice
+from netwright.space import Choice, SearchSpace
 from netwright.trial import Trial
 from tests.strategies import CONV_SPACES, small_space
 
@@ -95,6 +95,16 @@ def test_what_is_given_is_not_mutated() -> None:
     for _ in range(50):
         child = mutate(space, parent, generator, fixed)
         assert (child["depth"], child["learning_rate"]) == (2, 0.01)
+
+
+def test_what_is_given_holds_where_nothing_else_can_change() -> None:
+    generator = random.Random(0)
+    only = SearchSpace("only", [Choice("depth", (1, 2)), Choice("one", ("x",))])
+    parent = only.architecture({"depth": 1, "one": "x"})
+    assert mutate(only, parent, generator, {"depth": 2})["depth"] == 2
+    assert mutate(only, parent, generator, {"depth": 1}) == parent
+    one = SearchSpace("one", [Choice("one", ("x",))])
+    assert mutate(one, one.sample(generator), generator) == one.sample(generator)
 
 
 def test_evolution_beats_its_random_beginning() -> None:
