@@ -101,6 +101,7 @@ def test_their_architectures_are_trained_nowhere(run: Run) -> None:
         (["nats", "--set", "data.table=."], "readable CSV"),
         (["synthetic-conv", "--set", "data.layers=0"], "data.layers must be 1 or more"),
         (["synthetic-cell", "--set", "data.surrogate=x"], "data.surrogate must be one of"),
+        (["synthetic-cell", "--set", "study.depth.start=6"], "study.depth must be left out"),
     ],
 )
 def test_a_bad_search_leaves_nothing_behind(args: list[str], word: str, run: Run) -> None:
