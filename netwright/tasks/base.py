@@ -247,6 +247,13 @@ class Config(ABC):
         data, which raise a `UsageError`, leave nothing behind.
         """
 
+    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
+        """Raise a `StudyError` where the data are known to be others than those of `notes`.
+
+        notes: of `prepare`, when a study began; older ones may lack some. place: where they stand.
+        """
+        return
+
     def make_controller(self, space: SearchSpace) -> Controller:
         """Return a new controller, seeded from the study's seed."""
         seed = derive_seed(self.study.seed, 0, "controller")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.table import Table
 
-from netwright.errors import ConfigError, UsageError
+from netwright.errors import ConfigError, StudyError, UsageError
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
 from netwright.evaluators.table import TableEvaluator, table_space, test_accuracies
 from netwright.protocols import Evaluator
@@ -108,6 +108,20 @@ class TableConfig(ClosedConfig):
     def make_evaluator(self, space: SearchSpace) -> TableEvaluator:
         """Return the evaluator, which has read the validation accuracies."""
         return TableEvaluator(self._path())
+
+    def prepare(self, evaluator: TableEvaluator) -> dict[str, Any]:
+        """Return a digest of the validation accuracies, which making the evaluator has read."""
+        return {"table": evaluator.digest()}
+
+    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
+        """Raise a `StudyError` where the table's cells or accuracies have changed."""
+        before = notes.get("table")
+        if before is not None and before != TableEvaluator(self._path()).digest():
+            raise StudyError(
+                f"a search goes on only with the accuracies that it began with; those in "
+                f"{self.data.table} are others than when {place} began; put the table back, or "
+                f"begin in another place"
+            )
 
     def judge(self) -> Judge:
         """Return test accuracies; to be called once a search has ended."""
