@@ -238,6 +238,35 @@ def test_a_run_that_lacks_a_part_is_one_line(run: Run) -> None:
         refused(run(*_args("random", seeds=1)), "must be JSON that it wrote", f"no '{key}'")
 
 
+DAMAGED: list[tuple[dict[str, object], str]] = [
+    ({"scores": [1]}, "not of the same trials"),
+    ({"costs": []}, "not of the same trials"),
+    ({"rewards": [None] * 12}, "no sound 'rewards'"),
+    ({"rewards": ["a"] * 12}, "no sound 'rewards'"),
+    ({"rewards": [True] * 12}, "no sound 'rewards'"),
+    ({"rewards": [float("nan")] * 12}, "no sound 'rewards'"),
+    ({"rewards": [10**400] * 12}, "no sound 'rewards'"),
+    ({"scores": ["a"] * 12}, "no sound 'scores'"),
+    ({"costs": [float("inf")] * 12}, "no sound 'costs'"),
+    ({"best": {}}, "no trial 0 in 'best'"),
+    ({"best": {"0": [], "x": {}}}, "no trial 0 in 'best'"),
+    ({"best": {"0": {}}}, "no sound trial 0 in 'best'"),
+    ({"best": {"0": {"node1.from0": "z"}}}, "no sound trial 0 in 'best'"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGED)
+def test_a_run_whose_parts_are_not_sound_is_one_line(
+    change: dict[str, object], says: str, run: Run
+) -> None:
+    run(*_args("random", seeds=1))
+    path = FOLDER / "runs/random-0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    before = tree(FOLDER)
+    refused(run(*_args("random", seeds=1)), "must be JSON that it wrote", str(path), says)
+    assert tree(FOLDER) == before
+
+
 BAD = [
     (["nonsense"], "controller.name must be one of"),
     (["evolution:population=0"], "controller.population must be 1 or more"),
