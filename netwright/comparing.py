@@ -32,7 +32,7 @@ from netwright.workspace import check_folder
 
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
-HEAD = {"identity": dict, "numerics": str}
+HEAD = {"identity": dict, "numerics": str, "data": dict}  # of the header; older ones lack data
 RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
 
 
@@ -92,23 +92,24 @@ class Comparison:
     def begin(self) -> None:
         """Make the folder, or check that it holds this comparison; raises `UsageError`."""
         check_folder(self.folder)
-        self.config.prepare(self.config.make_evaluator(self._space))
+        data = self.config.prepare(self.config.make_evaluator(self._space))
         path = self.folder / HEADER
         identity = json.loads(json.dumps(_identity(self.config)))
         if path.exists():
-            header = read(path, HEAD)
+            header = read(path, HEAD, {"data": {}})
             self._settle(header["numerics"])
             if header["identity"] != identity:
                 raise StudyError(
                     f"a comparison goes on only as it began, but for its controllers, seeds and "
                     f"trials; {self.folder} holds another; use --out with another folder"
                 )
+            self.config.check_noted(header["data"], str(self.folder))
             (self.folder / "runs").mkdir(exist_ok=True)
             return
         self._settle("")
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         numerics = self.config.execution.numerics
-        write(path, {"identity": identity, "numerics": numerics})
+        write(path, {"identity": identity, "numerics": numerics, "data": data})
 
     def _settle(self, numerics: str) -> None:
         """Let all runs be computed in one way, that of `numerics` or what is measured now."""

@@ -42,10 +42,15 @@ def write(path: Path, data: Any) -> None:
     part.replace(path)
 
 
-def read(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
-    """Return what was written there, an object with these keys of these types, or `StudyError`."""
+def read(
+    path: Path, keys: Mapping[str, type], otherwise: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what was written there, an object with these keys of these types.
+
+    otherwise: for keys that older files lack. Raises `StudyError`.
+    """
     try:
-        found = dict(**json.loads(path.read_text()))
+        found = {**(otherwise or {}), **json.loads(path.read_text())}
         why = next(
             (f"no sound {k!r}" for k, kind in keys.items() if type(found[k]) is not kind), ""
         )

@@ -196,6 +196,24 @@ def test_another_comparison_is_not_put_in_the_folder(run: Run) -> None:
     assert tree(Path()) == before
 
 
+def test_a_table_that_changed_is_another_comparison(run: Run, searched: list[Any]) -> None:
+    run(*_args())
+    path = FOLDER / "compare.json"
+    header = json.loads(path.read_text())
+    write_table(Path("t.csv"), seed=8)
+    before = tree(Path())
+    refused(run(*_args("ppo")), "the accuracies that it began with", "t.csv", str(FOLDER))
+    assert tree(Path()) == before
+    for data in (5, None):
+        path.write_text(json.dumps({**header, "data": data}))
+        refused(run(*_args()), "must be JSON that it wrote", "compare.json", "no sound 'data'")
+    del header["data"]  # as of before tables were noted
+    path.write_text(json.dumps(header))
+    searched.clear()
+    assert run(*_args())[0] == 0
+    assert searched == []
+
+
 @pytest.mark.parametrize(
     "content",
     [b"{", b"null", b'{"controller": {}}', b"\xff"],
