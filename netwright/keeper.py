@@ -275,7 +275,7 @@ class Keeper:
             return None
         with self._step(half=False):
             trial = self.ledger.trials([number])[0]
-        return replace(trial, rule=self._rules.get(trial.batch))
+        return replace(trial, rule=self._rules.get(trial.batch), started=self.clock.time())
 
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
         """Give a trial the result of an equal one, where one completed or was stopped."""

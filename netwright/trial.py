@@ -110,7 +110,8 @@ class Trial:
         less; None while running.
     failure: the reason in one line, for a failed trial.
     duplicate_of: the trial whose result this one shares, being canonically equal.
-    started, finished: seconds since the epoch.
+    started, finished: seconds since the epoch; `started` of the training, and of the proposal while
+        that has not ended.
     """
 
     number: int
