@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
 from netwright.controllers.making import settings_of
-from netwright.errors import StudyError
+from netwright.errors import ConfigError, StudyError
 from netwright.machine import cores
 from netwright.outcomes import best_so_far, cost_of, read, read_run, write
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
@@ -312,6 +312,27 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def check_entries(config: Config) -> None:
     """Raise a `UsageError` where a controller of the comparison cannot be made."""
+    _check_apart(config)
     space = config.make_space()
     for entry in config.compare.controllers:
         configured(config, entry, config.study.seed).make_controller(space)
+
+
+def _check_apart(config: Config) -> None:
+    """Raise a `ConfigError` for an entry that sets a name, or is made of what another is."""
+    seen: list[tuple[dict[str, Any], str]] = []
+    for entry in config.compare.controllers:
+        if re.search(r"[:,]\s*name\s*=", entry):
+            raise ConfigError(
+                f"an entry of compare.controllers names its controller before the colon; got "
+                f"{entry!r}, which sets name after it; leave that out"
+            )
+        data = _settings(configured(config, entry, config.study.seed))
+        own = {key: data[key] for key in settings_of(data["name"])}
+        like = next((other for settings, other in seen if settings == own), None)
+        if like is not None:
+            raise ConfigError(
+                f"entries of compare.controllers must differ in what their controllers are made "
+                f"of; {entry!r} is as {like!r}; leave one out"
+            )
+        seen.append((own, entry))

@@ -295,6 +295,11 @@ BAD = [
     (["guided:guided.noise=0"], "controller.guided.noise must be 0.0001 or more"),
     ([""], "controller.name must be one of"),
     (["random", "random"], "must be different names"),
+    (["guided:name=random"], "'guided:name=random', which sets name after it"),
+    (["guided:guided.batch=2, name = guided"], "sets name after it"),
+    (["guided", "guided:"], "'guided:' is as 'guided'; leave one out"),
+    (["evolution:sample=10", "evolution:batch=1"], "'evolution:batch=1' is as"),
+    (["guided:batch=1", "guided:guided.pairs=[0.2, 0.5, 0.8]"], "is as 'guided:batch=1'"),
 ]
 
 
