@@ -116,6 +116,7 @@ def resume(
     config, opened = place.open()
     if workers is not None:
         config = replace(config, execution=replace(config.execution, workers=workers_of(workers)))
+    config.check_noted(opened.store.header()["notes"], place.name)
     _prepare(config)
     search_and_say(place, config, opened, trials or config.study.trials, as_json)
 

@@ -7,10 +7,11 @@ import json
 import math
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from netwright.config import Config, config_from_dict, set_threads, with_setting
 from netwright.controllers.making import settings_of
 from netwright.errors import ConfigError, StudyError
 from netwright.machine import cores
+from netwright.outcomes import best_so_far, cost_of, read, read_run, write
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
 from netwright.seeding import rng
+from netwright.space import SearchSpace
 from netwright.store import sqlite_url
 from netwright.study import Study
-from netwright.trial import Trial
 from netwright.workspace import check_folder
 
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
-KEPT = {"controller": dict, "rewards": list, "scores": list, "costs": list, "best": dict}
+HEAD = {"identity": dict, "numerics": str, "data": dict}  # of the header; older ones lack data
 BY_GRADIENT = ("policy_gradient", "ppo")  # whose batch is an update's
 RANDOM = 1000  # architectures drawn for the average random one, where evaluations cost nothing
 
@@ -87,25 +89,31 @@ class Comparison:
         self.runs = runs_of(config)
         self._results: dict[str, dict[str, Any]] = {}  # of runs that have ended
 
+    @cached_property
+    def _space(self) -> SearchSpace:
+        return self.config.make_space()
+
     def begin(self) -> None:
         """Make the folder, or check that it holds this comparison; raises `UsageError`."""
         check_folder(self.folder)
-        self.config.prepare(self.config.make_evaluator(self.config.make_space()))
+        data = self.config.prepare(self.config.make_evaluator(self._space))
         path = self.folder / HEADER
         identity = json.loads(json.dumps(_identity(self.config)))
         if path.exists():
-            header = _read(path, {"identity": dict, "numerics": str})
+            header = read(path, HEAD, {"data": {}})
             self._settle(header["numerics"])
             if header["identity"] != identity:
                 raise StudyError(
                     f"a comparison goes on only as it began, but for its controllers, seeds and "
                     f"trials; {self.folder} holds another; use --out with another folder"
                 )
+            self.config.check_noted(header["data"], str(self.folder))
             (self.folder / "runs").mkdir(exist_ok=True)
             return
         self._settle("")
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-        _write(path, {"identity": identity, "numerics": self.config.execution.numerics})
+        numerics = self.config.execution.numerics
+        write(path, {"identity": identity, "numerics": numerics, "data": data})
 
     def _settle(self, numerics: str) -> None:
         """Let all runs be computed in one way, that of `numerics` or what is measured now."""
@@ -123,7 +131,7 @@ class Comparison:
         path = self._path(run)
         if run.name in self._results or not path.exists():
             return self._results.get(run.name)
-        result = _read(path, KEPT)
+        result = read_run(path, self._space)
         wanted, own = json.loads(json.dumps(_settings(run.config))), result["controller"]
         right = all(own.get(key) == wanted[key] for key in settings_of(run.config.controller.name))
         if right and len(result["rewards"]) >= self.config.study.trials:
@@ -139,7 +147,7 @@ class Comparison:
             return
         if self.config.instant:
             for run in missing:
-                _write(self._path(run), instant_run(run))
+                write(self._path(run), instant_run(run))
                 yield run
             return
         with self.config.execution.running(self.config.subject(), said) as (executor, choice):
@@ -150,7 +158,7 @@ class Comparison:
                 study = run.config.make_study(storage)
                 with closing(study.store):
                     study.run(self.config.study.trials, executor, say=said)
-                    _write(self._path(run), outcome(run, study))
+                    write(self._path(run), outcome(run, study))
                 yield run
 
     def _together(self, missing: Sequence[Run], workers: int) -> Iterator[Run]:
@@ -158,7 +166,7 @@ class Comparison:
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             futures = {pool.submit(instant_run, run): run for run in missing}
             for future in as_completed(futures):
-                _write(self._path(futures[future]), future.result())
+                write(self._path(futures[future]), future.result())
                 yield futures[future]
 
     # --- what came of it --------------------------------------------------------------------
@@ -206,19 +214,19 @@ class Comparison:
         """Return the score, the judged regret where it is known, and the costs, by controller."""
         trials, metric = self.config.study.trials, self.config.metric
         results = [(run, self._ended(run)) for run in self.runs]
-        judge, space = self.config.judge(), self.config.make_space()
+        judge = self.config.judge()
         scores: dict[str, list[Array]] = {}
         regrets: dict[str, list[Array]] = {}
         costs: dict[str, list[Array]] = {}
         for run, result in results:
-            best = _best_so_far(result["rewards"][:trials])
+            best = best_so_far(result["rewards"][:trials], result["scores"][:trials])
             own = np.array([np.nan if s is None else s for s in result["scores"]], dtype=float)
             scores.setdefault(run.entry, []).append(own[best])
             costs.setdefault(run.entry, []).append(np.cumsum(result["costs"][:trials]))
             if judge is not None:
                 worth = {
-                    int(n): judge.score(space.architecture(values))
-                    for n, values in result["best"].items()
+                    n: judge.score(self._space.architecture(result["best"][str(n)]))
+                    for n in set(best)
                 }
                 judged = np.array([worth[n] for n in best])
                 gap = judged - judge.best if metric.lower else judge.best - judged
@@ -279,34 +287,21 @@ def outcome(run: Run, study: Study) -> dict[str, Any]:
     """Return what a comparison keeps of a search: numbers, and the architectures that led."""
     trials = study.trials[: run.config.study.trials]
     rewards = [float(trial.reward or 0.0) for trial in trials]
-    leaders = sorted(set(_best_so_far(rewards)))
+    scores = [trial.score if trial.stopped is None else None for trial in trials]
+    leaders = sorted(set(best_so_far(rewards, scores)))
     return {
         "controller": _settings(run.config),
         "entry": run.entry,
         "seed": run.seed,
         "rewards": rewards,
-        "scores": [trial.score if trial.stopped is None else None for trial in trials],
-        "costs": [_cost(trial) for trial in trials],
+        "scores": scores,
+        "costs": [cost_of(trial) for trial in trials],
         "best": {str(n): dict(trials[n].architecture) for n in leaders},
     }
 
 
 def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _cost(trial: Trial) -> float:
-    return trial.evaluation.cost if trial.evaluation is not None else 0.0
-
-
-def _best_so_far(rewards: Sequence[float]) -> list[int]:
-    """Return, after each trial, the index of the highest reward, the earliest of equals."""
-    best, found = 0, []
-    for n, reward in enumerate(rewards):
-        if reward > rewards[best]:
-            best = n
-        found.append(best)
-    return found
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -321,30 +316,9 @@ def _settings(config: Config) -> dict[str, Any]:
     return data
 
 
-def _read(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
-    """Return what was written there, an object with these keys of these types."""
-    try:
-        found = json.loads(path.read_text())
-        why = next(
-            (f"no sound {k!r}" for k, kind in keys.items() if type(found[k]) is not kind), ""
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else str(error)
-    if why:
-        raise StudyError(
-            f"a comparison's file must be JSON that it wrote; {path} is not ({why}); remove it"
-        )
-    return dict(found)
-
-
-def _write(path: Path, data: Any) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data))
-    part.replace(path)
-
-
 def check_entries(config: Config) -> None:
     """Raise a `UsageError` where a controller of the comparison cannot be made or is none."""
+    _check_apart(config)
     space, trials = config.make_space(), config.study.trials
     for entry in config.compare.controllers:
         own = configured(config, entry, config.study.seed)
@@ -356,3 +330,23 @@ def check_entries(config: Config) -> None:
                 f"{entry!r} has {population} of {trials} trials; use evolution:population="
                 f"{max(1, trials // 3)},sample={max(1, trials // 6)}"
             )
+
+
+def _check_apart(config: Config) -> None:
+    """Raise a `ConfigError` for an entry that sets a name, or is made of what another is."""
+    seen: list[tuple[dict[str, Any], str]] = []
+    for entry in config.compare.controllers:
+        if re.search(r"[:,]\s*name\s*=", entry):
+            raise ConfigError(
+                f"an entry of compare.controllers names its controller before the colon; got "
+                f"{entry!r}, which sets name after it; leave that out"
+            )
+        data = _settings(configured(config, entry, config.study.seed))
+        own = {key: data[key] for key in settings_of(data["name"])}
+        like = next((other for settings, other in seen if settings == own), None)
+        if like is not None:
+            raise ConfigError(
+                f"entries of compare.controllers must differ in what their controllers are made "
+                f"of; {entry!r} is as {like!r}; leave one out"
+            )
+        seen.append((own, entry))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterator, Mapping, Sequence
 
-from netwright.journal.ledger import Ledger
+from netwright.journal.ledger import ENDED, Ledger
 from netwright.space import Option
 from netwright.stopping import Donor, Record, Rule, StoppingSettings, rule_of
 from netwright.trial import Trial, TrialState
 
 AT_ONCE = 200  # trials read together
-ENDED = (TrialState.COMPLETED, TrialState.STOPPED)
 Given = tuple[tuple[str, Option], ...]
 
 

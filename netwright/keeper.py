@@ -275,7 +275,7 @@ class Keeper:
             return None
         with self._step(half=False):
             trial = self.ledger.trials([number])[0]
-        return replace(trial, rule=self._rules.get(trial.batch))
+        return replace(trial, rule=self._rules.get(trial.batch), started=self.clock.time())
 
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
         """Give a trial the result of an equal one, where one completed or was stopped."""
@@ -318,7 +318,7 @@ class Keeper:
             trial,
             state=TrialState.FAILED,
             failure=reason,
-            reward=self._failure_reward,
+            reward=min(self._failure_reward, self.ledger.lowest),
         )
 
     def record(self, trial: Trial, at_once: bool) -> Trial:
@@ -356,7 +356,7 @@ class Keeper:
         else:
             self._steps.add("tell", {"numbers": numbers})
             self._controller.tell(self.ledger.trials(numbers))
-        self.ledger.forget(numbers)
+        self.ledger.told(numbers)
 
     def _keep(self, told: int) -> None:
         """Keep the controller's state now and then; so many trials were just told."""

@@ -127,9 +127,11 @@ class SqlStore:
         results = tables.results.c
         own = sa.and_(results.number == trial.number, results.finished == trial.finished)
         event = tables.event_row("tell", {"numbers": list(told)})
+        begun = {"of": trial.number, "at": trial.started}
 
         def change(connection: sa.Connection) -> None:
             connection.execute(tables.results.insert(), row)
+            connection.execute(tables.BEGIN, begun)
             if told:
                 connection.execute(tables.events.insert(), event)
 

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
-from typing import Any
+from typing import Any, SupportsFloat
 
 from netwright.depth import DepthSchedule
-from netwright.errors import StudyError
+from netwright.errors import StudyError, UsageError
 from netwright.journal.checkpoints import versions_key
 from netwright.keeper import Keeper, replay
 from netwright.loop import Loop, Mode
@@ -31,6 +31,7 @@ from netwright.scheduling import Clock, WallClock, Watch
 from netwright.space import Architecture, SearchSpace
 from netwright.stopping import StoppingSettings
 from netwright.store import SqlStore
+from netwright.toml import one_line, short
 from netwright.trial import Evaluation, Trial, TrialState
 
 Function = Callable[..., Evaluation | float]
@@ -69,7 +70,8 @@ class Study:
     seed: everything random in the study comes from it and the controller's.
     retrain_duplicates: train an architecture again though a canonically equal one has completed;
         otherwise it shares that one's result.
-    failure_reward: what the controller is told for a failed trial.
+    failure_reward: what the controller is told for a failed trial; the lowest reward that it was
+        told before where that is less.
     mode: how proposals are kept in flight, see `Mode`.
     stopping: when children are stopped early; then the evaluator must be `Stoppable`, and who uses
         `ask` and `tell` heeds `Trial.rule`. lower: lower scores are better, which only this needs
@@ -244,10 +246,14 @@ class Study:
             "may be used up: stop here, or set retrain_duplicates"
         )
 
-    def tell(self, trial: Trial, result: Evaluation | float | Exception) -> Trial:
-        """Finish a trial that `ask` gave with its evaluation, number or exception."""
-        if isinstance(result, int | float):
-            result = Evaluation(reward=float(result), score=float(result))
+    def tell(self, trial: Trial, result: Evaluation | SupportsFloat | Exception) -> Trial:
+        """Finish a trial that `ask` gave with its evaluation, number or exception.
+
+        Raises `UsageError` for what is none of them, and the trial goes on.
+        """
+        if not isinstance(result, Evaluation | BaseException):
+            number = _number(result, trial)
+            result = Evaluation(reward=number, score=number)
         return self._keeper.record(self._keeper.ended(trial, result), at_once=True)
 
     # --- the loop ---------------------------------------------------------------------------
@@ -339,6 +345,19 @@ class Study:
 
 def _nothing() -> None:
     return None
+
+
+def _number(result: Any, trial: Trial) -> float:
+    """Return the number that was told, also numpy's or torch's."""
+    try:
+        if not isinstance(result, str | bytes):
+            return float(result)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise UsageError(
+        f"a result must be a number, an Evaluation or an exception; got {one_line(short(result))} "
+        f"for trial {trial.number}; tell a number, or the exception for a trial that failed"
+    )
 
 
 def _named(stopping: StoppingSettings | None, lower: bool) -> dict[str, Any] | None:

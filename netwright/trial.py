@@ -106,10 +106,12 @@ class Trial:
     log_prob: nats, with which the controller proposed it, None where it does not say.
     rule: when to stop it early, None for never; known while it runs.
     reward: what the controller is told: the evaluation's; for a stopped trial what its rule says of
-        it; for a failed trial the study's failure reward; None while running.
+        it; for a failed trial the study's failure reward, or the lowest told before where that is
+        less; None while running.
     failure: the reason in one line, for a failed trial.
     duplicate_of: the trial whose result this one shares, being canonically equal.
-    started, finished: seconds since the epoch.
+    started, finished: seconds since the epoch; `started` of the training, and of the proposal while
+        that has not ended.
     """
 
     number: int
@@ -131,6 +133,16 @@ class Trial:
     def score(self) -> float | None:
         """The validation score, None for a trial without one; a stopped child's is of its part."""
         return None if self.evaluation is None else self.evaluation.score
+
+    @property
+    def standing(self) -> float:
+        """The reward, for who goes by the order of rewards alone: a failed trial is below all.
+
+        What it was told may be above rewards that came later. Raises `ValueError` without a reward.
+        """
+        if self.reward is None:
+            raise ValueError(f"trial {self.number} was told without a reward")
+        return -math.inf if self.state is TrialState.FAILED else self.reward
 
     @property
     def completed(self) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 HEAD = "architecture,valid_accuracy,test_accuracy"
 
 
-def write_table(path: Path, options: str = "abc") -> Path:
-    """Write a table of three edges, accuracies drawn from a fixed seed; return its path."""
-    draws = random.Random(7)
+def write_table(path: Path, options: str = "abc", seed: int = 7) -> Path:
+    """Write a table of three edges, accuracies drawn from a seed; return its path."""
+    draws = random.Random(seed)
     lines = [HEAD]
     for x, y, z in itertools.product(options, repeat=3):
         valid, test = (f"{draws.uniform(10, 90):.2f}" for _ in range(2))

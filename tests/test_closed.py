@@ -47,6 +47,9 @@ def test_a_preset_survives_toml_and_plain_data(name: str, tmp_path: Path) -> Non
         ("synthetic-cell", "data.noise=nan", "data.noise must be a number within 64 bits; got nan"),
         ("nats", "data.tabel=x", "did you mean table?"),
         ("nats", "tune.top=1", "'tune'"),
+        ("nats", "study.depth.start=6", "study.depth must be left out for table"),
+        ("synthetic-conv", "study.depth.last=20", "study.depth must be left out for synthetic"),
+        ("synthetic-cell", "study.depth.every=9", "study.depth must be left out for synthetic"),
     ],
 )
 def test_a_bad_value_is_one_line(name: str, setting: str, says: str) -> None:

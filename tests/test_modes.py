@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from netwright.loop import Mode
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
-from netwright.trial import Trial
+from netwright.trial import Evaluation, Trial
 from tests.equal import bits, same
 
 SPACE = choices_space(6, 3)
@@ -160,6 +161,45 @@ def test_many_at_once_go_on_bit_for_bit(tmp_path: Path, mode: Mode, stops: tuple
     reopened = _study(url, mode, executor)
     assert same(bits(reopened), bits(study))
     assert reopened.trials == found
+
+
+class _Losses(Additive):
+    """Rewards from -2 to -1, as of a loss."""
+
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        found = super().evaluate(architecture, seed, device)
+        return replace(found, reward=found.reward - 2)
+
+
+@pytest.mark.parametrize("mode", [QUEUE, Mode()], ids=["queue", "one"])
+@pytest.mark.parametrize("stops", [(1, 7, 31, 60), (60,)])
+def test_failing_is_never_better_than_what_was_told(
+    tmp_path: Path, mode: Mode, stops: tuple[int, ...]
+) -> None:
+    url = sqlite_url(tmp_path / "s.db")
+    executor = Simulated(9, _durations, _lost)
+    for trials in stops:
+        controller = PolicyGradient(SPACE, _settings(), seed=1)
+        losses, own = _Losses(SPACE), {"seed": 1, "mode": mode, "clock": executor}
+        study = Study(SPACE, controller, losses, url, failure_reward=-0.5, **own)  # type: ignore[arg-type]
+        study.run(trials, executor)
+    lowest = -0.5
+    for event in study.events("tell"):
+        told = [study.trial(n) for n in event.payload["numbers"]]
+        assert all(t.completed or t.reward == lowest for t in told)
+        lowest = min([lowest, *(t.reward or 0.0 for t in told if t.completed)])
+    assert {t.reward for t in study.trials if not t.completed} > {lowest}
+
+
+def test_what_a_failed_trial_is_told_does_not_depend_on_the_workers() -> None:
+    found = []
+    for workers in (1, 3, 9):
+        executor = Simulated(workers, _durations, _lost)
+        controller = PolicyGradient(SPACE, _settings(), seed=1)
+        study = Study(SPACE, controller, _Losses(SPACE), seed=1, clock=executor)
+        study.run(60, executor)
+        found.append([(t.state, t.reward, t.architecture) for t in study.trials])
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_proposal_is_told_whole_however_many_are_in_flight() -> None:

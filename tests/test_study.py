@@ -9,14 +9,16 @@ import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.depth import DepthSchedule
-from netwright.errors import ChildError, ConfigError, DataError, StudyError
+from netwright.errors import ChildError, ConfigError, DataError, StudyError, UsageError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.protocols import Evaluator
 from netwright.space import Architecture, Choice, SearchSpace
@@ -314,6 +316,29 @@ def test_tell_takes_numbers_and_exceptions_and_only_once() -> None:
     assert study.tell(first, ValueError("no")).failure == "ValueError: no"
     with pytest.raises(StudyError, match="already"):
         study.tell(first, 1.0)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [True, 1, np.float32(1), np.float64(1), np.int64(1), np.array(1.0), torch.tensor(1.0)],
+    ids=lambda number: type(number).__name__,
+)
+def test_tell_takes_the_numbers_of_numpy_and_torch(number: Any) -> None:
+    study = _study()
+    told = study.tell(study.ask(), number)
+    assert (told.state, told.reward, told.score) == (TrialState.COMPLETED, 1.0, 1.0)
+    assert type(told.reward) is float
+
+
+@pytest.mark.parametrize("result", [None, "0.5", "a\nb", b"1", [], 1j, 10**400, torch.zeros(2)])
+def test_what_is_no_result_is_one_line_and_the_trial_goes_on(result: Any) -> None:
+    study = _study()
+    trial = study.ask()
+    with pytest.raises(UsageError, match=r"must be a number.* for trial 0; tell") as caught:
+        study.tell(trial, result)
+    assert "\n" not in str(caught.value)
+    assert study.trials == []
+    assert study.tell(trial, 0.5).completed
 
 
 def test_ask_ends_when_the_space_is_used_up() -> None:

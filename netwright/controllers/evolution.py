@@ -75,9 +75,7 @@ class Evolution:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take the trials into the population; the oldest leave."""
         for trial in trials:
-            if trial.reward is None:
-                raise ValueError(f"trial {trial.number} was told without a reward")
-            self._alive.append((trial.architecture, trial.reward))
+            self._alive.append((trial.architecture, trial.standing))
             self._told += 1
 
     def state_dict(self) -> dict[str, Any]:

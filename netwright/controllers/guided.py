@@ -316,7 +316,8 @@ class Guided:
         for trial in trials:
             if trial.reward is None:
                 raise ValueError(f"trial {trial.number} was told without a reward")
-            self._told.append((trial.architecture, tuple(trial.given), trial.reward))
+            worth = trial.standing if self.settings.ranked else trial.reward
+            self._told.append((trial.architecture, tuple(trial.given), worth))
             out = [architecture for architecture, _ in self._out]
             if trial.architecture in out:
                 del self._out[out.index(trial.architecture)]

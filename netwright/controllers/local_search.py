@@ -131,12 +131,10 @@ class LocalSearch:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take results in, and move or start again where that is due."""
         for trial in trials:
-            if trial.reward is None:
-                raise ValueError(f"trial {trial.number} was told without a reward")
             key = self.space.form(trial.architecture)
-            self._known[key] = trial.reward
+            place = (trial.architecture, trial.standing)
+            self._known[key] = trial.standing
             climb = self._out.pop(key, START)
-            place = (trial.architecture, trial.reward)
             if self._at is not None and climb in (START, self._climb) and place[1] > self._at[1]:
                 self._look(*place)
             elif climb == START:

@@ -72,13 +72,14 @@ def mutate(
 
     Every decision is as likely as any other, whatever the number of its options. Choices of
     `given`, and decisions with a single possible value, are left alone. A parent in which nothing
-    can change is returned as it is.
+    can change is returned as it is, but that choices of `given` are as given.
     """
     ways: dict[str, list[Value]] = {}
     for name, value in changes(space, parent, given):
         ways.setdefault(name, []).append(value)
     if not ways:
-        return parent
+        name = next(iter(parent))
+        return changed(space, parent, name, parent[name], generator, given)
     name = generator.choice(list(ways))
     return changed(space, parent, name, generator.choice(ways[name]), generator, given)
 

@@ -125,9 +125,7 @@ class Tpe:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Add the trials to what the sampler knows."""
         for trial in trials:
-            if trial.reward is None:
-                raise ValueError(f"trial {trial.number} was told without a reward")
-            self._add(trial.architecture, tuple(trial.given), trial.reward)
+            self._add(trial.architecture, tuple(trial.given), trial.standing)
 
     def _add(self, architecture: Architecture, given: tuple[str, ...], reward: float) -> None:
         self._told.append((architecture, given, reward))

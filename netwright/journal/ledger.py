@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from netwright.protocols import Store
@@ -9,6 +10,7 @@ from netwright.space import SearchSpace
 from netwright.trial import Outline, Trial, TrialState
 
 KEPT = 20_000  # whole trials in memory
+ENDED = (TrialState.COMPLETED, TrialState.STOPPED)
 
 
 class Ledger:
@@ -16,6 +18,9 @@ class Ledger:
 
     What a search calls for each trial takes a time that does not grow with their number; `read`,
     `running` and `top` look at every one.
+
+    lowest: the lowest reward that the controller was told of, failed trials aside. What has not
+    been told is left out, so that it does not depend on which child of a proposal ends first.
     """
 
     def __init__(self, store: Store, space: SearchSpace) -> None:
@@ -25,6 +30,7 @@ class Ledger:
         self._first: dict[str, int] = {}
         self.outlines: list[Outline] = []
         self.finished = 0
+        self.lowest = math.inf
 
     def __len__(self) -> int:
         return len(self.outlines)
@@ -32,13 +38,22 @@ class Ledger:
     def read(self) -> None:
         """Read the outlines of a journal that is there."""
         self.outlines = self._store.outlines()
+        waiting = {
+            outline.batch for outline in self.outlines if outline.state is TrialState.RUNNING
+        }
         for number, outline in enumerate(self.outlines):
             self._count(number, outline)
+            if outline.told or outline.batch not in waiting:
+                self._hear(outline)
 
     def _count(self, number: int, outline: Outline) -> None:
         self.finished += outline.state is not TrialState.RUNNING
-        if outline.state in (TrialState.COMPLETED, TrialState.STOPPED):
+        if outline.state in ENDED:
             self._first.setdefault(outline.canonical, number)
+
+    def _hear(self, outline: Outline) -> None:
+        if outline.state in ENDED and outline.reward is not None:
+            self.lowest = min(self.lowest, outline.reward)
 
     def add(self, trials: Sequence[Trial], canonical: Sequence[str]) -> None:
         """Take in new trials."""
@@ -72,10 +87,11 @@ class Ledger:
             self._whole.update(found)
         return result
 
-    def forget(self, numbers: Iterable[int]) -> None:
-        """Let go of whole trials that are not needed soon, once there are many."""
-        if len(self._whole) > KEPT:
-            for number in numbers:
+    def told(self, numbers: Iterable[int]) -> None:
+        """Note that the controller heard of these; let go of whole ones, once there are many."""
+        for number in numbers:
+            self._hear(self.outlines[number])
+            if len(self._whole) > KEPT:
                 self._whole.pop(number, None)
 
     def top(self, n: int) -> list[int]:

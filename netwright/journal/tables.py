@@ -81,6 +81,11 @@ lease = sa.Table(
     sa.Column("progress", sa.Text, nullable=False),
 )
 
+# when a trial's training began, once it has ended; before that its row has when it was proposed
+BEGIN = (
+    trials.update().where(trials.c.number == sa.bindparam("of")).values(started=sa.bindparam("at"))
+)
+
 
 def event_row(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event's row, of now."""

@@ -58,7 +58,8 @@ class StudySettings:
     mode: "replicas": each proposal is told whole; "queue": each result is told as it comes, and no
     worker waits. replicas: proposals in flight at once in that mode, >= 1 (paper: 100 of 8).
     retrain_duplicates: train an architecture again though an equal one has completed.
-    failure_reward: what the controller is told for a failed trial.
+    failure_reward: what the controller is told for a failed trial; the lowest reward that it was
+    told before where that is less.
     depth: a schedule of depths, or none.
     """
 
@@ -249,6 +250,13 @@ class Config(ABC):
         The notes are plain data for the journal of a new study. Nothing is written, so that bad
         data, which raise a `UsageError`, leave nothing behind.
         """
+
+    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
+        """Raise a `StudyError` where the data are known to be others than those of `notes`.
+
+        notes: of `prepare`, when a study began; older ones may lack some. place: where they stand.
+        """
+        return
 
     def make_controller(self, space: SearchSpace) -> Controller:
         """Return a new controller, seeded from the study's seed."""

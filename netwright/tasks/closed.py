@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.table import Table
 
-from netwright.errors import ConfigError, UsageError
+from netwright.errors import ConfigError, StudyError, UsageError
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
 from netwright.evaluators.table import TableEvaluator, table_space, test_accuracies
 from netwright.protocols import Evaluator
@@ -44,6 +44,14 @@ class ClosedConfig(Config):
     plan_of = _nothing("a report")
     tune_top = property(_nothing("tune"))
     final_epochs = property(_nothing("train"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.study.depth is not None:
+            raise ConfigError(
+                f"study.depth must be left out for {self.task}, whose architectures have one "
+                f"depth; got a schedule; remove the section"
+            )
 
     def prepare(self, evaluator: Any) -> dict[str, Any]:
         """Return nothing: making the evaluator has read all there is."""
@@ -100,6 +108,20 @@ class TableConfig(ClosedConfig):
     def make_evaluator(self, space: SearchSpace) -> TableEvaluator:
         """Return the evaluator, which has read the validation accuracies."""
         return TableEvaluator(self._path())
+
+    def prepare(self, evaluator: TableEvaluator) -> dict[str, Any]:
+        """Return a digest of the validation accuracies, which making the evaluator has read."""
+        return {"table": evaluator.digest()}
+
+    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
+        """Raise a `StudyError` where the table's cells or accuracies have changed."""
+        before = notes.get("table")
+        if before is not None and before != TableEvaluator(self._path()).digest():
+            raise StudyError(
+                f"a search goes on only with the accuracies that it began with; those in "
+                f"{self.data.table} are others than when {place} began; put the table back, or "
+                f"begin in another place"
+            )
 
     def judge(self) -> Judge:
         """Return test accuracies; to be called once a search has ended."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -101,12 +103,35 @@ def test_their_architectures_are_trained_nowhere(run: Run) -> None:
         (["nats", "--set", "data.table=."], "readable CSV"),
         (["synthetic-conv", "--set", "data.layers=0"], "data.layers must be 1 or more"),
         (["synthetic-cell", "--set", "data.surrogate=x"], "data.surrogate must be one of"),
+        (["synthetic-cell", "--set", "study.depth.start=6"], "study.depth must be left out"),
     ],
 )
 def test_a_bad_search_leaves_nothing_behind(args: list[str], word: str, run: Run) -> None:
     before = tree(Path())
     refused(run("search", *args), word)
     assert tree(Path()) == before
+
+
+def test_a_table_that_changed_is_not_gone_on_with(run: Run) -> None:
+    _search(run, "nats")
+    text = Path("t.csv").read_text()
+    lines = text.splitlines()
+    first = lines[1].split(",")
+    Path("t.csv").write_text("\n".join([lines[0], f"{first[0]},9.5,{first[2]}", *lines[2:]]))
+    before = tree(Path())
+    refused(run("resume", "s", "--trials", 7), "the accuracies that it began with", "t.csv", "s")
+    assert tree(Path()) == before
+    assert run("top", "s")[0] == 0  # what was found may be looked at
+    Path("t.csv").write_text("\r\n".join([lines[0], "", *lines[:0:-1]]))  # the same cells
+    assert run("resume", "s", "--trials", 7)[0] == 0
+    close_all()
+    with closing(sqlite3.connect("s/study.db")) as journal, journal:
+        notes = journal.execute("select value from header where key = 'notes'").fetchone()[0]
+        older = {key: value for key, value in json.loads(notes).items() if key != "table"}
+        assert older.keys() == {"config"}
+        journal.execute("update header set value = ? where key = 'notes'", [json.dumps(older)])
+    Path("t.csv").write_text("\n".join([lines[0], f"{first[0]},9.5,{first[2]}", *lines[2:]]))
+    assert run("resume", "s", "--trials", 8)[0] == 0  # a study from before tables were noted
 
 
 def test_a_configuration_is_printed_whole(run: Run) -> None:

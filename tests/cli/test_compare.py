@@ -196,6 +196,24 @@ def test_another_comparison_is_not_put_in_the_folder(run: Run) -> None:
     assert tree(Path()) == before
 
 
+def test_a_table_that_changed_is_another_comparison(run: Run, searched: list[Any]) -> None:
+    run(*_args())
+    path = FOLDER / "compare.json"
+    header = json.loads(path.read_text())
+    write_table(Path("t.csv"), seed=8)
+    before = tree(Path())
+    refused(run(*_args("ppo")), "the accuracies that it began with", "t.csv", str(FOLDER))
+    assert tree(Path()) == before
+    for data in (5, None):
+        path.write_text(json.dumps({**header, "data": data}))
+        refused(run(*_args()), "must be JSON that it wrote", "compare.json", "no sound 'data'")
+    del header["data"]  # as of before tables were noted
+    path.write_text(json.dumps(header))
+    searched.clear()
+    assert run(*_args())[0] == 0
+    assert searched == []
+
+
 @pytest.mark.parametrize(
     "content",
     [b"{", b"null", b'{"controller": {}}', b"\xff"],
@@ -238,6 +256,35 @@ def test_a_run_that_lacks_a_part_is_one_line(run: Run) -> None:
         refused(run(*_args("random", seeds=1)), "must be JSON that it wrote", f"no '{key}'")
 
 
+DAMAGED: list[tuple[dict[str, object], str]] = [
+    ({"scores": [1]}, "not of the same trials"),
+    ({"costs": []}, "not of the same trials"),
+    ({"rewards": [None] * 12}, "no sound 'rewards'"),
+    ({"rewards": ["a"] * 12}, "no sound 'rewards'"),
+    ({"rewards": [True] * 12}, "no sound 'rewards'"),
+    ({"rewards": [float("nan")] * 12}, "no sound 'rewards'"),
+    ({"rewards": [10**400] * 12}, "no sound 'rewards'"),
+    ({"scores": ["a"] * 12}, "no sound 'scores'"),
+    ({"costs": [float("inf")] * 12}, "no sound 'costs'"),
+    ({"best": {}}, "no trial 0 in 'best'"),
+    ({"best": {"0": [], "x": {}}}, "no trial 0 in 'best'"),
+    ({"best": {"0": {}}}, "no sound trial 0 in 'best'"),
+    ({"best": {"0": {"node1.from0": "z"}}}, "no sound trial 0 in 'best'"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGED)
+def test_a_run_whose_parts_are_not_sound_is_one_line(
+    change: dict[str, object], says: str, run: Run
+) -> None:
+    run(*_args("random", seeds=1))
+    path = FOLDER / "runs/random-0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    before = tree(FOLDER)
+    refused(run(*_args("random", seeds=1)), "must be JSON that it wrote", str(path), says)
+    assert tree(FOLDER) == before
+
+
 BAD = [
     (["nonsense"], "controller.name must be one of"),
     (["evolution:population=0"], "controller.population must be 1 or more"),
@@ -249,6 +296,11 @@ BAD = [
     (["guided:guided.noise=0"], "controller.guided.noise must be 0.0001 or more"),
     ([""], "controller.name must be one of"),
     (["random", "random"], "must be different names"),
+    (["guided:name=random"], "'guided:name=random', which sets name after it"),
+    (["guided:guided.batch=2, name = guided"], "sets name after it"),
+    (["guided", "guided:"], "'guided:' is as 'guided'; leave one out"),
+    (["evolution:sample=10", "evolution:batch=1"], "'evolution:batch=1' is as"),
+    (["guided:batch=1", "guided:guided.pairs=[0.2, 0.5, 0.8]"], "is as 'guided:batch=1'"),
 ]
 
 

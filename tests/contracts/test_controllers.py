@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from netwright.controllers.random import RandomSearch
 from netwright.controllers.tpe import Tpe, TpeSettings
 from netwright.protocols import Controller, Remembering
 from netwright.space import Architecture, Choice, SearchSpace
-from netwright.trial import Trial
+from netwright.trial import Trial, TrialState
 from tests.equal import same
 from tests.strategies import CONV_SPACES, small_space
 
@@ -153,3 +154,23 @@ def test_given_choices_hold(make: Make) -> None:
     drawn = controller.propose(6, {"depth": 3, "learning_rate": 0.01})
     assert {(a["depth"], a["learning_rate"]) for a in drawn} == {(3, 0.01)}
     assert {controller.snapshot(0, 8, {"depth": 2}).options["depth"]} == {(1.0, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    "name", ["guided", "evolution", "local_search", "local_search_best", "tpe"]
+)
+def test_a_failed_trial_is_below_all_where_order_counts_alone(name: str) -> None:
+    """What it was told, above all rewards or below, changes nothing."""
+    space, found = small_space(), []
+    for told in (0.0, -9.0):
+        controller = CONTROLLERS[name](space, 1)
+        drawn: list[Architecture] = []
+        for step in range(6):
+            proposed = controller.propose(4)
+            drawn += proposed
+            trials = [replace(t, reward=(t.reward or 0.0) - 2) for t in _told(proposed, step)]
+            if step == 0:
+                trials[3] = replace(trials[3], state=TrialState.FAILED, reward=told)
+            controller.tell(trials)
+        found.append(drawn)
+    assert found[0] == found[1]
