@@ -465,13 +465,18 @@ def test_the_controller_knows_what_runs_where_other_parameters_are_drawn() -> No
         assert running | {study.trials[0].params["x"]} == set(range(8))
 
 
-def test_processes_that_propose_at_once_see_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("done", [False, True])
+def test_processes_that_propose_at_once_see_each_other(tmp_path: Path, done: bool) -> None:
     class Slow(nw.RandomSearch):
         """Lets another process propose in the meantime."""
 
         def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
             if meantime:
-                asked_for(meantime.pop().ask())
+                beside = meantime.pop()
+                trial = beside.ask()
+                value = float(sum(asked_for(trial)))
+                if done:
+                    beside.tell(trial, value)
             return super().propose(n, given)
 
     url = f"sqlite:///{tmp_path / 'o.db'}"

@@ -41,8 +41,8 @@ __all__ = ["NetwrightSampler", "default_controller", "export_study"]
 
 MakeController = Callable[[SearchSpace, int], Controller]
 REDRAWS = 20  # at most, before what is new comes from the list of all architectures
-RUNNING = optuna.trial.TrialState.RUNNING
-FINISHED = (
+BEGUN = (
+    optuna.trial.TrialState.RUNNING,
     optuna.trial.TrialState.COMPLETE,
     optuna.trial.TrialState.PRUNED,
     optuna.trial.TrialState.FAIL,
@@ -150,31 +150,31 @@ class NetwrightSampler(optuna.samplers.BaseSampler):
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> Architecture:
         """Return a proposal and keep it with the trial, for those that run beside it to see.
 
-        Another process may have kept the same meanwhile: then both look for something else.
+        Another process may have kept the same meanwhile, or be done with it: then this one looks
+        for something else.
         """
-        history, running = self._read(study)
-        out = history.evaluating(running, trial)
+        history, trials = self._read(study)
+        out = history.beside(trial, trials)
         while True:
             found = history.propose(trial.number, out)
             study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, dict(found))
-            running = study.get_trials(deepcopy=False, states=(RUNNING,))
-            new = [other for other in history.evaluating(running, trial) if other not in out]
+            trials = study.get_trials(deepcopy=False, states=BEGUN)
+            new = [other for other in history.beside(trial, trials) if other not in out]
             if found not in new:
                 return found
             out += new
 
     def _read(self, study: optuna.Study) -> tuple[_History, list[FrozenTrial]]:
-        """Bring the history to the study's finished trials; return it and the running ones."""
+        """Bring the history to the study's finished trials; return it and all trials begun."""
         self._one_objective(study)
         sign = 1 if study.direction is optuna.study.StudyDirection.MAXIMIZE else -1
-        everything = study.get_trials(deepcopy=False, states=(*FINISHED, RUNNING))
-        running = [trial for trial in everything if trial.state is RUNNING]
-        trials = sorted((trial for trial in everything if trial.state is not RUNNING), key=_end)
+        begun = study.get_trials(deepcopy=False, states=BEGUN)
+        trials = sorted((trial for trial in begun if trial.state.is_finished()), key=_end)
         if not self._history.begins(trials, sign):
             self._history = _History(self._make, self.seed, sign)
         for trial in trials[len(self._history) :]:
             self._history.add(trial)
-        return self._history, running
+        return self._history, begun
 
 
 def _end(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
@@ -239,9 +239,10 @@ class _History:
         bound = self._best if reward > 0 else self._worst
         return bound if math.isfinite(bound) else None
 
-    def evaluating(self, running: Sequence[FrozenTrial], but: FrozenTrial) -> list[Architecture]:
-        """Return what running trials but one evaluate, as far as it is known."""
-        found = [self.inferred.running(trial) for trial in running if trial.number != but.number]
+    def beside(self, own: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[Architecture]:
+        """Return what `trials` evaluate that are not among these, as far as it is known."""
+        known = {own.number, *(trial.number for trial, _ in self._trials)}
+        found = [self.inferred.begun(trial) for trial in trials if trial.number not in known]
         return [architecture for architecture in found if architecture is not None]
 
     def propose(self, number: int, out: Sequence[Architecture]) -> Architecture:

@@ -176,8 +176,8 @@ class Inferred:
                 return None
         return Encoded(values, given)
 
-    def running(self, trial: FrozenTrial) -> Architecture | None:
-        """Return what a running trial evaluates; None where that is not known or does not fit.
+    def begun(self, trial: FrozenTrial) -> Architecture | None:
+        """Return what a trial evaluates that was begun; None where that is not known.
 
         What was proposed for it stands for what it has not asked for yet.
         """
