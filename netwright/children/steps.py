@@ -261,14 +261,19 @@ class Runner:
 
 @functools.lru_cache(maxsize=64)
 def constant(value: float, rows: int, units: int, kind: torch.dtype) -> Tensor:
-    """Return [rows, units] of one number, which is not to be written to."""
-    return torch.full((rows, units), value, dtype=kind)
+    """Return [rows, units] of one number, which is not to be written to.
+
+    What is made in inference mode could not be kept for a way back later.
+    """
+    with torch.inference_mode(False):
+        return torch.full((rows, units), value, dtype=kind, device="cpu")
 
 
 @functools.lru_cache(maxsize=256)
 def numbers_of(numbers: tuple[int, ...]) -> Tensor:
-    """Return int64 numbers, which are not to be written to."""
-    return torch.tensor(numbers)
+    """Return int64 numbers, which are not to be written to; see `constant`."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, device="cpu")
 
 
 def laid(code: Any, name: str, weight: Tensor, across: int) -> Tensor:
