@@ -84,6 +84,20 @@ def test_without_cutoffs_it_is_a_softmax(made: tuple[Output, Tensor, Tensor]) ->
     assert torch.allclose(output.log_probabilities(features), logits.log_softmax(1), atol=1e-5)
 
 
+@pytest.mark.parametrize("cutoffs", [(), (4, 7)])
+def test_torchs_default_device_is_no_matter(cutoffs: tuple[int, ...]) -> None:
+    output, features, targets = filled(9, 3, cutoffs, 0), torch.randn(9, 3), torch.arange(9)
+
+    def gradients() -> list[Tensor]:
+        loss = output.loss(features, targets)
+        return [loss, *torch.autograd.grad(loss, list(output.parameters()))]
+
+    expected = gradients()
+    with torch.device("meta"):
+        got = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_a_range_has_a_token_and_a_softmax_of_its_own() -> None:
     """Zero features leave the biases: the head (0, ln 3) gives unit 0 a share of 1 / (1 + 3).
 

@@ -397,6 +397,23 @@ def test_what_was_first_run_in_inference_mode_can_be_trained(bias: bool) -> None
     got.sum().backward()
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("width", [8, 400])
+@pytest.mark.parametrize("bias", [True, False])
+def test_torchs_default_device_is_no_matter(bias: bool, width: int, narrow: bool) -> None:
+    layer, x = Recurrent("nascell", 4, width, bias=bias), torch.randn(2, 16, 4)
+
+    def gradients() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            out, _ = layer(x)
+        return [out, *torch.autograd.grad(out.float().sum(), list(layer.parameters()))]
+
+    expected = gradients()
+    with torch.device("meta"):
+        got = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_other_devices_take_the_plain_steps() -> None:
     zero = torch.zeros(2, 4, device="meta")
     z, u = torch.zeros(2, 32, device="meta"), torch.zeros(32, 4, device="meta")
