@@ -16,6 +16,7 @@ from netwright.rules import Section
 from netwright.training.limits import Deadline, no_denormals
 from netwright.training.numerics import PRECISIONS, UNFRAMED, Numerics
 from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
+from netwright.training.seeded import start
 
 PLAIN, NARROW = UNFRAMED
 LOOK = 50  # steps between looks at the loss
@@ -170,7 +171,7 @@ def train(
     precision, float32 by default unless the recipe has another. Raises `ChildError` where the loss
     is not finite or far above that of a guess, and `TimeLimitError` past the deadline.
     """
-    torch.manual_seed(seed)
+    start(seed, device)
     numerics = numerics or (NARROW if recipe.precision == "bfloat16" else PLAIN)
     deadline = deadline or Deadline(recipe.time_limit)
     columns = batchify(text, recipe.batch).to(device)  # [N / batch, batch]
