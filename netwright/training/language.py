@@ -249,14 +249,17 @@ def perplexity(
     numerics = numerics or PLAIN
     columns = batchify(text, min(recipe.eval_batch, max(1, len(text) // 2))).to(device)
     state = model.start(columns.shape[1])
-    total, count = 0.0, 0
+    losses, count = [], 0
     for inputs, targets in windows(columns, recipe.steps):
         with numerics.cast(device):
             features, state = model(inputs, state)
-            total += float(model.output.loss(features.flatten(0, 1), targets.flatten()))
+            losses.append(model.output.loss(features.flatten(0, 1), targets.flatten()))
         count += targets.numel()
         if deadline is not None:
             deadline.check()
+    total = 0.0
+    for loss in torch.stack(losses).tolist():  # read at once: each look would wait for the device
+        total += loss
     mean = total / count
     if not mean < 100:
         raise ChildError(f"the validation loss was not finite or absurd: {mean:.3g} nats a unit")
