@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,26 @@ def test_by_torch_there_is_one_input(monkeypatch: pytest.MonkeyPatch) -> None:
         _ours(inputs, weight, where, g), _by_torch(inputs, weight, where, g), strict=True
     ):
         assert float((one.float() - other).abs().max()) <= BOUND * float(other.abs().max())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 1), (1, 7), (2, 2), (5, 2), (2, 5), (5, 3)])
+def test_a_stride_as_long_as_the_images_by_torch(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_able", lambda: False)
+    torch.manual_seed(0)
+    for kernel in itertools.product((1, 3, 7), repeat=2):
+        for stride in ((1, 2), (2, 1), (2, 2), (3, 3)):
+            inputs = Inputs((_images(16, 36, *size),), size)
+            weight = (torch.randn(24, 36, *kernel) / 8).bfloat16().contiguous(memory_format=LAST)
+            where = stride, (kernel[0] // 2, kernel[1] // 2)
+            g = _gradient(inputs, weight, where)
+            for low, full in zip(
+                _ours(inputs, weight, where, g), _by_torch(inputs, weight, where, g), strict=True
+            ):
+                assert low.shape == full.shape
+                worst = float((low.float() - full).abs().max())
+                assert worst <= BOUND * float(full.abs().max()), (kernel, stride)
 
 
 def test_float32_and_processors_held_to_less_take_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

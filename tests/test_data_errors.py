@@ -109,6 +109,13 @@ def test_a_missing_path(tmp_path: Path) -> None:
     assert "none.npz', which is not there; use --set data.source=PATH" in line
 
 
+@pytest.mark.parametrize("source", ["x" * 5000, "~nobody-of-that-name/x"])
+def test_a_path_that_cannot_be(source: str) -> None:
+    line = refusal(source)
+    assert line.startswith("image data must be readable; ")
+    assert len(line) < 400
+
+
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1,2")
     assert "x.csv'; convert it" in refusal(tmp_path / "x.csv")

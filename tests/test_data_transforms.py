@@ -141,6 +141,13 @@ def test_an_upsample_that_does_not_suit_the_images_is_refused(
         Preprocess(shape, upsample=upsample)
 
 
+def test_images_too_large_for_zca_are_refused_before_memory_is_asked_for() -> None:
+    says = r"zca must have .*; got 786432, 3 x 512 x 512; use --set data\.whiten=channel or .*=64$"
+    with pytest.raises(DataError, match=says):
+        Preprocess((3, 512, 512), "zca")
+    Preprocess((3, 512, 512))
+
+
 # --- augmentation -------------------------------------------------------------------------------
 
 

@@ -143,6 +143,12 @@ def test_settings_give_the_executor_that_they_name(monkeypatch: pytest.MonkeyPat
         assert isinstance(executor, InProcess)
 
 
+def test_one_worker_has_the_first_of_the_devices() -> None:
+    with ExecutionSettings(devices=("meta", "cpu")).running() as (executor, _):
+        assert isinstance(executor, InProcess)
+        assert executor.device == "meta"
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

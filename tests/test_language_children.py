@@ -84,6 +84,64 @@ def test_without_cutoffs_it_is_a_softmax(made: tuple[Output, Tensor, Tensor]) ->
     assert torch.allclose(output.log_probabilities(features), logits.log_softmax(1), atol=1e-5)
 
 
+@given(outputs(), st.data(), st.booleans())
+def test_targets_that_are_left_out_are_in_neither_loss_nor_gradient(
+    made: tuple[Output, Tensor, Tensor], data: st.DataObject, narrow: bool
+) -> None:
+    output, features, targets = made
+    out = data.draw(st.lists(st.booleans(), min_size=len(targets), max_size=len(targets)))
+    targets = torch.where(torch.tensor(out), -100, targets)
+    features.requires_grad_()
+    found = []
+    for loss in (output.loss, output.plain_loss):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            total = loss(features, targets)
+        gradients = torch.autograd.grad(total, [features, *output.parameters()])
+        assert not gradients[0][torch.tensor(out)].any()
+        found.append([total, *gradients])
+    bound = 0.1 if narrow else 1e-4
+    torch.testing.assert_close(*found, rtol=bound, atol=bound, check_dtype=not narrow)
+
+
+@pytest.mark.parametrize("cutoffs", [(), (4,)])
+@pytest.mark.parametrize(
+    ("targets", "kind", "says"),
+    [
+        ([1, 10], IndexError, r"in \[0, 10\), the vocabulary, or -100 .*; got 10$"),
+        ([1 << 32, 1], IndexError, "got 4294967296$"),
+        ([-100, -1], IndexError, "got -1$"),
+        ([-101, 10], IndexError, "got -101$"),
+        ([1], ValueError, r"int64 \[2\], one for each row of features; got int64 \[1\]$"),
+        ([[1, 2]], ValueError, r"got int64 \[1, 2\]$"),
+        ([1.0, 2.0], ValueError, r"got float32 \[2\]$"),
+    ],
+)
+def test_targets_that_are_none_are_refused(
+    cutoffs: tuple[int, ...], targets: Any, kind: type[Exception], says: str
+) -> None:
+    output = filled(10, 3, cutoffs, 0)
+    with pytest.raises(kind, match=says):
+        output.loss(torch.randn(2, 3), torch.tensor(targets))
+
+
+def test_a_loss_of_no_rows_is_0() -> None:
+    assert filled(10, 3, (4,), 0).loss(torch.randn(0, 3), torch.randint(10, (0,))) == 0
+
+
+@pytest.mark.parametrize("cutoffs", [(), (4, 7)])
+def test_torchs_default_device_is_no_matter(cutoffs: tuple[int, ...]) -> None:
+    output, features, targets = filled(9, 3, cutoffs, 0), torch.randn(9, 3), torch.arange(9)
+
+    def gradients() -> list[Tensor]:
+        loss = output.loss(features, targets)
+        return [loss, *torch.autograd.grad(loss, list(output.parameters()))]
+
+    expected = gradients()
+    with torch.device("meta"):
+        got = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_a_range_has_a_token_and_a_softmax_of_its_own() -> None:
     """Zero features leave the biases: the head (0, ln 3) gives unit 0 a share of 1 / (1 + 3).
 

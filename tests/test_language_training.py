@@ -184,6 +184,28 @@ def test_the_perplexity_of_windows_is_that_of_one_long_window(core: str) -> None
     assert found == pytest.approx([expected] * 3, rel=1e-4)
 
 
+def test_the_losses_of_windows_are_read_at_once_and_added_up_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, tokens = model_of(6, scale=1.0), torch.randint(0, 6, (400,))
+    losses: list[Tensor] = []
+    real = model.output.loss
+
+    def noted(features: Tensor, targets: Tensor) -> Tensor:
+        losses.append(real(features, targets))
+        return losses[-1]
+
+    monkeypatch.setattr(model.output, "loss", noted)
+    monkeypatch.setattr(Tensor, "__float__", None)
+    found = perplexity(model, tokens, LanguageRecipe(steps=3, eval_batch=2))
+    monkeypatch.undo()
+    total = 0.0
+    for loss in losses:
+        total += float(loss)
+    assert len(losses) > 60
+    assert found == math.exp(total / 398)
+
+
 def test_a_text_shorter_than_the_columns_is_measured_in_fewer() -> None:
     assert perplexity(model_of(3), torch.tensor([0, 1, 2]), LanguageRecipe(eval_batch=10)) < 10
 

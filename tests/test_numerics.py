@@ -123,6 +123,14 @@ def test_a_real_measurement_leaves_randomness_alone(monkeypatch: pytest.MonkeyPa
     assert min(speeds[:2]) > 0  # bfloat16 may be refused by a processor
 
 
+def test_a_step_ends_when_its_own_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device=None: waited.append(device))
+    numerics._timed(lambda: None, "cuda:1")
+    numerics._timed(lambda: None, "cpu")
+    assert waited == ["cuda:1"]
+
+
 def test_a_case_that_cannot_be_run_has_speed_0(monkeypatch: pytest.MonkeyPatch) -> None:
     real = numerics.child_step
 

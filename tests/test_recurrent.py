@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
-from netwright.children import cell_code, products, recurrent, small, tiles
+from netwright.children import cell_code, products, recurrent, small, steps, tiles
 from netwright.children.openmp import openmp
 from netwright.children.small import small_layer
 from netwright.children.steps import fast_layer, plain_layer, plain_step, run_layer
@@ -382,6 +382,36 @@ def test_bfloat16_is_near_float32() -> None:
     torch.testing.assert_close(c_low.float(), c, atol=0.03, rtol=0.05)
     got.float().sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_was_first_run_in_inference_mode_can_be_trained(bias: bool) -> None:
+    steps.constant.cache_clear()
+    steps.numbers_of.cache_clear()
+    layer = Recurrent("nascell", 4, 8, bias=bias)
+    x = torch.randn(5, 3, 4)
+    with torch.inference_mode():
+        expected, _ = layer(x)
+    got, _ = layer(x)
+    assert torch.equal(got, expected)
+    got.sum().backward()
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("width", [8, 400])
+@pytest.mark.parametrize("bias", [True, False])
+def test_torchs_default_device_is_no_matter(bias: bool, width: int, narrow: bool) -> None:
+    layer, x = Recurrent("nascell", 4, width, bias=bias), torch.randn(2, 16, 4)
+
+    def gradients() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            out, _ = layer(x)
+        return [out, *torch.autograd.grad(out.float().sum(), list(layer.parameters()))]
+
+    expected = gradients()
+    with torch.device("meta"):
+        got = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_other_devices_take_the_plain_steps() -> None:

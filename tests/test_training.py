@@ -22,6 +22,7 @@ from netwright.tasks.images import maker
 from netwright.training.image import Recipe, evaluate, reward_of, train
 from netwright.training.limits import Deadline, memory_limit
 from netwright.training.schedules import step_rate
+from netwright.training.seeded import seeded
 
 SPACE = conv.space(
     "t", conv.ConvSettings(depths=(2,), heights=(3,), widths=(3,), filters=(8, 12), pools=(1,))
@@ -119,6 +120,27 @@ def test_the_same_seed_trains_the_same_child_and_another_does_not() -> None:
     assert one.score == max(one.curve[-1:])
     assert one.reward == pytest.approx(one.score**3)
     assert one.parameters > 0
+
+
+def test_a_seed_touches_no_device_but_the_childs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def state(device: object) -> torch.Tensor:
+        asked.append(str(device))
+        return torch.zeros(1)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda to, device: asked.append(str(device)))
+    before = torch.get_rng_state()
+    with seeded(3):
+        one = torch.rand(4)
+    assert asked == []
+    with seeded(3, "cuda:5"):
+        other = torch.rand(4)
+    assert asked == ["cuda:5", "cuda:5"]
+    assert torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_children_learn_digits() -> None:

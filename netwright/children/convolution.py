@@ -54,10 +54,43 @@ def alone(x: Tensor) -> Inputs:
     return Inputs((x,), (x.shape[2], x.shape[3]))
 
 
+class Met(NamedTuple):
+    """Indices of the pixels and taps that meet, and stride and padding to convolve those with."""
+
+    pixels: tuple[slice, ...]
+    taps: tuple[slice, ...]
+    where: Where
+
+
+def met(x: Tensor, weight: Tensor, where: Where) -> Met | None:
+    """Return what of `x` meets what of `weight` where a stride goes no further than one window.
+
+    Where a row has one window, torch's convolution of bfloat16 in tiles takes numbers that are not
+    the image's with a stride, and so does its weight's gradient (torch 2.13, oneDNN 3.12). None
+    where no stride is as long as the images.
+    """
+    (strides, paddings), pixels, taps = where, [slice(None)] * 2, [slice(None)] * 2
+    stride, padding = list(strides), list(paddings)
+    for k in (0, 1):
+        size, wide, before = x.shape[2 + k], weight.shape[2 + k], padding[k]
+        if size <= stride[k] > 1 and before == wide // 2:
+            many = min(size, wide - before)
+            pixels[k], taps[k] = slice(many), slice(before, before + many)
+            stride[k], padding[k] = 1, 0
+    if stride == list(strides):
+        return None
+    every = slice(None), slice(None)
+    found = (stride[0], stride[1]), (padding[0], padding[1])
+    return Met((*every, *pixels), (*every, *taps), found)
+
+
 def convolved(inputs: Inputs, weight: Tensor, where: Where) -> Tensor:
     """Return them convolved with `weight` [O, C, h, w] of their type, channels last."""
     x = inputs.images[0]
     if not in_tiles(x):
+        some = met(x, weight, where)
+        if some is not None:
+            x, weight, where = x[some.pixels], weight[some.taps], some.where
         y: Tensor = torch.convolution(x, weight, None, *where, (1, 1), False, (0, 0), 1)
         return y.contiguous(memory_format=LAST)
     from netwright.children.tiled import ahead, threads, weights
@@ -87,14 +120,34 @@ def backward(
     """Return the gradients of the inputs and, in their type or wider, of `weight`, where wanted."""
     x = inputs.images[0]
     if not in_tiles(x):
-        geometry = (*where, [1, 1], False, [0, 0], 1)
-        g_x, g_weight, _ = _BACKWARD(g, x, weight, None, *geometry, [*want, False])
+        g_x, g_weight = _by_torch(g, x, weight, where, want)
         return None if g_x is None else [g_x], g_weight
     weight = weight.contiguous(memory_format=LAST)
     return (
         _of_inputs(g, inputs, weight, where) if want[0] else None,
         _of_weight(g, inputs, weight, where) if want[1] else None,
     )
+
+
+def _by_torch(
+    g: Tensor, x: Tensor, weight: Tensor, where: Where, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    some = met(x, weight, where)
+    if some is not None:
+        parts = _by_torch(g, x[some.pixels], weight[some.taps], some.where, want)
+        return _among_zeros(parts[0], x, some.pixels), _among_zeros(parts[1], weight, some.taps)
+    g_x, g_weight, _ = _BACKWARD(
+        g, x, weight, None, *where, [1, 1], False, [0, 0], 1, [*want, False]
+    )
+    return g_x, g_weight
+
+
+def _among_zeros(part: Tensor | None, like: Tensor, at: tuple[slice, ...]) -> Tensor | None:
+    if part is None:
+        return None
+    found = torch.zeros_like(like)
+    found[at] = part
+    return found
 
 
 def _of_inputs(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> list[Tensor]:

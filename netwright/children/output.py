@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from netwright.children.aligned import aligned
 from netwright.errors import ConfigError, out_of_range
 
+LEFT_OUT = -100  # the target of a row that does not count, PyTorch's own `ignore_index`
+
 
 def check_cutoffs(cutoffs: Sequence[int], vocabulary: int) -> None:
     """Raise `ConfigError` unless `cutoffs` rise within (0, vocabulary)."""
@@ -55,13 +57,16 @@ class Output(nn.Module):
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Return the summed negative log-likelihood; features [N, units], targets int64 [N].
 
-        Differentiable once where it is compiled, on the processor.
+        A target of -100 is left out. Raises `ValueError` for targets of another shape or type and
+        `IndexError` for one that is no unit. Differentiable once where it is compiled, on the
+        processor.
         """
         low = torch.is_autocast_enabled(features.device.type)
         kind = torch.get_autocast_dtype(features.device.type) if low else self.weight.dtype
         known = kind in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
         if features.device.type != "cpu" or not known or torch.compiler.is_compiling():
             return self.plain_loss(features, targets)
+        _check(targets, len(features), len(self.bias))
         weights = [self.weight, self.bias]
         if self.ranges is not None:
             weights += [self.ranges.weight, self.ranges.bias]
@@ -98,6 +103,25 @@ class Output(nn.Module):
             logits = F.linear(features, self.weight[low:high], self.bias[low:high])
             parts.append(head[:, token : token + 1] + logits.log_softmax(1))
         return torch.cat(parts, 1)
+
+
+def _check(targets: Tensor, rows: int, vocabulary: int) -> None:
+    """Refuse targets that compiled code would read or write elsewhere with."""
+    if targets.shape != (rows,) or targets.dtype != torch.int64:
+        raise ValueError(
+            f"targets must be int64 [{rows}], one for each row of features; got "
+            f"{str(targets.dtype).removeprefix('torch.')} {list(targets.shape)}"
+        )
+    if rows == 0:
+        return
+    low, high = (int(t) for t in torch.aminmax(targets))
+    if low < 0:  # some may be left out
+        low = int(targets.where(targets != LEFT_OUT, 0).min())
+    if low < 0 or high >= vocabulary:
+        raise IndexError(
+            f"targets must be in [0, {vocabulary}), the vocabulary, or {LEFT_OUT} to be left out; "
+            f"got {low if low < 0 else high}"
+        )
 
 
 class _Loss(torch.autograd.Function):
@@ -149,14 +173,14 @@ class _Loss(torch.autograd.Function):
         x, w, g_bias, g_range_bias, logits, *rest = ctx.saved_tensors
         first, tails = ctx.first, ctx.tails
         scaled, ranges = x * g, []
-        g_weight = torch.empty(len(w), ctx.units, dtype=g_bias.dtype)
+        g_weight = g_bias.new_empty(len(w), ctx.units)
         head = logits[:, :first]
         g_x = head @ w[:first]
         _transposed_product(head, scaled, g_weight[:first])
         if tails:
             in_ranges = logits[:, first:]
             g_x += in_ranges @ rest[0]
-            g_ranges = torch.empty(len(rest[0]), ctx.units, dtype=g_bias.dtype)
+            g_ranges = g_bias.new_empty(len(rest[0]), ctx.units)
             _transposed_product(in_ranges, scaled, g_ranges)
             ranges = [g_ranges, g_range_bias * g]
         for k, (_, low, high) in enumerate(tails):

@@ -21,12 +21,13 @@ def softmax_loss(logits: Tensor, bias: Tensor, targets: Tensor, g_bias: Tensor) 
     """Return the summed negative log-likelihood under softmax(logits + bias), float32 [].
 
     logits: float32 or bfloat16 [N, V], contiguous; becomes the gradient by itself. bias: float32
-    [V]. targets: int64 [N], not checked. g_bias: float32 [V], becomes the gradient by `bias`.
+    [V]. targets: int64 [N], not checked; a row whose own is below 0 is left out. g_bias: float32
+    [V], becomes the gradient by `bias`.
     """
     assert logits.is_contiguous(), logits.stride()
     g_bias.zero_()
     loss = _rows(array_of(logits), bias.numpy(), targets.numpy(), g_bias.numpy())
-    return torch.tensor(loss, dtype=torch.float32)
+    return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
 
 @part
@@ -89,6 +90,9 @@ def _rows(logits: Any, bias: Any, targets: Any, g_bias: Any) -> float:
     y = np.empty(logits.shape[1], np.float32)
     loss = 0.0
     for n in range(logits.shape[0]):
+        if targets[n] < 0:
+            logits[n, :] = 0
+            continue
         for k in range(y.shape[0]):
             y[k] = wide(logits[n, k])
         loss += _row(y, bias, bits, power, targets[n], g_bias)

@@ -67,10 +67,17 @@ def open_source(source: str, image_column: str = "", label_column: str = "") -> 
         return Source(_digits(), None)
     if source.startswith("hub:"):
         return _hub(source.removeprefix("hub:"), columns)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        folder, there = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"image data must be readable; {source[:80]!r} is not ({error_line(error)}); "
+            f"check the path and mend its rights"
+        ) from error
+    if folder:
         return _folder(path, columns)
-    if not path.exists():
+    if not there:
         raise DataError(
             f'data.source must be "digits", "hub:owner/name" or an existing path; got {source!r}, '
             f"which is not there; use --set data.source=PATH"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ Pictures = Iterator[tuple[str, Image.Image]]
 
 STD_FLOOR = 1e-6
 ZCA_EPSILON = 1e-2
+ZCA_LARGEST = 3 * 64 * 64  # numbers of an image; their covariance alone takes 1.1 GiB
 _IMAGE_ERRORS = (
     OSError,
     SyntaxError,
@@ -148,7 +150,7 @@ class Preprocess(nn.Module):
 
     shape: an image's (C, H, W). whiten, upsample: as in `DataSettings`. A new one whitens with
     mean 0 and deviation 1; `fit` or `load_state_dict` fills it. Raises `DataError` for a shape that
-    `upsample` does not suit.
+    `upsample` does not suit, or that is too large for "zca".
     """
 
     mean: Tensor
@@ -167,6 +169,12 @@ class Preprocess(nn.Module):
             )
         self.shape, self.whiten, self.upsample = shape, whiten, upsample
         flat = c * h * w
+        if whiten == "zca" and flat > ZCA_LARGEST:
+            raise DataError(
+                f"data.whiten=zca must have images of {ZCA_LARGEST} numbers or fewer; got {flat}, "
+                f"{c} x {h} x {w}; use --set data.whiten=channel or --set "
+                f"data.size={math.isqrt(ZCA_LARGEST // c)}"
+            )
         self.register_buffer("mean", torch.zeros(flat if whiten == "zca" else (c, 1, 1)))
         self.register_buffer("scale", torch.eye(flat) if whiten == "zca" else torch.ones(c, 1, 1))
 

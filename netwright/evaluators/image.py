@@ -156,7 +156,7 @@ class ImageEvaluator:
         sizes: list[int] = []
 
         def fit(share: float, stop: Stop | None) -> list[float]:
-            with memory_limit(recipe.memory_limit), seeded(seed):
+            with memory_limit(recipe.memory_limit), seeded(seed, device):
                 model = make(self.data.shape, len(self.data.classes))
                 sizes.append(sum(p.numel() for p in model.parameters()))
                 return train(
@@ -220,7 +220,7 @@ def train_final(
     fitted = Preprocess.fit(loaded.train, data)
     numerics = numerics or chosen(recipe.precision, device)
     started = time.perf_counter()
-    with memory_limit(recipe.memory_limit), seeded(child_seed):
+    with memory_limit(recipe.memory_limit), seeded(child_seed, device):
         model = make(loaded.shape, len(loaded.classes))
         pipeline = Pipeline(loaded.train, fitted, data, device)
         train(

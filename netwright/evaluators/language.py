@@ -124,7 +124,7 @@ class LanguageEvaluator:
 
         def fit(share: float, stop: Stop | None) -> list[float]:
             text = data.train[: max(2 * recipe.batch, round(share * len(data.train)))]
-            with memory_limit(recipe.memory_limit), seeded(seed):
+            with memory_limit(recipe.memory_limit), seeded(seed, device):
                 model = LanguageModel(core, units, child, recipe.dropouts, recipe.scale)
                 values[:] = train(
                     model,
@@ -198,7 +198,7 @@ def train_final(
     best: list[Any] = [math.inf, None]
     curve: list[float] = []
     stopped = ""
-    with memory_limit(recipe.memory_limit), seeded(seed):
+    with memory_limit(recipe.memory_limit), seeded(seed, device):
         model = LanguageModel(core, len(text.vocabulary), child, recipe.dropouts, recipe.scale)
 
         def keep(epoch: int, value: float | None) -> None:

@@ -107,12 +107,11 @@ class ExecutionSettings:
             share: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "threads": self.threads}
             cluster = RayExecutor(self.workers, self.address, **share, **limits)
             return cluster, f"Ray, {cluster.workers} children at once"
-        chosen = self._choice(subject, say)
+        chosen, devices = self._choice(subject, say), self.devices or (self.device,)
         if self.executor != "processes" and chosen.workers == 1:
             if chosen.threads:
                 torch.set_num_threads(chosen.threads)
-            return InProcess(self.device), chosen.said
-        devices = self.devices or (self.device,)
+            return InProcess(devices[0]), chosen.said
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
         return Processes(chosen.workers, devices, **limits), chosen.said
 

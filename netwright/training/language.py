@@ -16,6 +16,7 @@ from netwright.rules import Section
 from netwright.training.limits import Deadline, no_denormals
 from netwright.training.numerics import PRECISIONS, UNFRAMED, Numerics
 from netwright.training.schedules import SCHEDULES, cosine_rate, decay_rate, step_rate
+from netwright.training.seeded import start
 
 PLAIN, NARROW = UNFRAMED
 LOOK = 50  # steps between looks at the loss
@@ -170,7 +171,7 @@ def train(
     precision, float32 by default unless the recipe has another. Raises `ChildError` where the loss
     is not finite or far above that of a guess, and `TimeLimitError` past the deadline.
     """
-    torch.manual_seed(seed)
+    start(seed, device)
     numerics = numerics or (NARROW if recipe.precision == "bfloat16" else PLAIN)
     deadline = deadline or Deadline(recipe.time_limit)
     columns = batchify(text, recipe.batch).to(device)  # [N / batch, batch]
@@ -248,14 +249,17 @@ def perplexity(
     numerics = numerics or PLAIN
     columns = batchify(text, min(recipe.eval_batch, max(1, len(text) // 2))).to(device)
     state = model.start(columns.shape[1])
-    total, count = 0.0, 0
+    losses, count = [], 0
     for inputs, targets in windows(columns, recipe.steps):
         with numerics.cast(device):
             features, state = model(inputs, state)
-            total += float(model.output.loss(features.flatten(0, 1), targets.flatten()))
+            losses.append(model.output.loss(features.flatten(0, 1), targets.flatten()))
         count += targets.numel()
         if deadline is not None:
             deadline.check()
+    total = 0.0
+    for loss in torch.stack(losses).tolist():  # read at once: each look would wait for the device
+        total += loss
     mean = total / count
     if not mean < 100:
         raise ChildError(f"the validation loss was not finite or absurd: {mean:.3g} nats a unit")

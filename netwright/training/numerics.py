@@ -186,7 +186,7 @@ def _timed(step: Callable[[], object], device: str) -> float:
     began = now()
     step()
     if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
     return now() - began
 
 
