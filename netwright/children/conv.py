@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, classified, fast, halved, handed, joined
+from netwright.children.joints import averaged, averages, classified, fast, halved, handed, joined
 from netwright.children.kept import Steps
 from netwright.children.layers import ConvNormRelu
 from netwright.children.plan import (
@@ -154,8 +154,10 @@ class ConvNet(nn.Module):
         """`images` float [N, C, H, W] -> logits [N, classes]."""
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
         layers = list(self.layers)
-        if whole(layers, images):
-            found = features(self.plan, self._takers, layers, images, self._final_size, self._steps)
+        parts = whole(layers, images)
+        if parts is not None:
+            size, steps = self._final_size, self._steps
+            found = features(self.plan, self._takers, layers, parts, images, size, steps)
             return classified(self.classifier, found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
@@ -174,7 +176,7 @@ class ConvNet(nn.Module):
                 outputs[n, layer.level] = handed(module(x), takers)
             del x
         leaves = [taken(i, self.plan.level) for i in self.plan.outputs]
-        if all(fast(leaf) for leaf in leaves):
+        if averages(leaves):
             found = averaged(leaves, self._final_size)
         else:
             x = joined(leaves, self._final_size)

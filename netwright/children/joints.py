@@ -296,6 +296,12 @@ def apart(g: Tensor, size: Size, stride: Size) -> Tensor:
     return found
 
 
+def averages(leaves: Sequence[Tensor]) -> bool:
+    """Return whether `averaged` takes the leaves: a classifier in bfloat16 wants bfloat16."""
+    full = torch.is_autocast_enabled("cpu")
+    return all(fast(x) and (full or x.dtype == torch.float32) for x in leaves)
+
+
 def averaged(leaves: Sequence[Tensor], size: Size) -> Tensor:
     """Return the mean of each channel, the leaves padded with zeros to `size`: float32 [N, C]."""
     area = size[0] * size[1]

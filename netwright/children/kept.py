@@ -118,13 +118,11 @@ def _addresses(child: Child, images: Tensor) -> tuple[object, ...]:
     """Return all that a recording's calls depend on, beside the child's plan."""
     found: list[object] = [images.shape, images.dtype, torch.get_num_threads()]
     found += [weight.data_ptr() for weight in child.learnt]
-    for layer in child.layers:
-        mean, var, count, *numbers = layer.state()
+    for mean, var, count, *numbers in child.states:
         found += [mean.data_ptr(), var.data_ptr(), count is None or count.data_ptr(), *numbers]
     return tuple(found)
 
 
 def _small(child: Child, images: Tensor) -> bool:
     pixels = sum(layer.channels * layer.size[0] * layer.size[1] for layer in child.plan.layers)
-    narrow = images.dtype != torch.float32 and child.learnt[0].dtype == torch.float32
-    return narrow and in_tiles(images) and len(images) * pixels <= LARGE
+    return in_tiles(images) and len(images) * pixels <= LARGE

@@ -29,7 +29,11 @@ from netwright.children.joints import (
 )
 from netwright.children.recording import do, hold
 
+Learnt = tuple[Tensor, Tensor, Tensor]
 State = tuple[Tensor, Tensor, Tensor | None, float, float]
+Parts = tuple[Learnt, State]
+
+WIDE = torch.float32
 
 
 class ConvNormRelu(nn.Sequential):
@@ -50,18 +54,19 @@ class ConvNormRelu(nn.Sequential):
         """
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        convolution, _ = self.first_two()
         training, grad = self.training, torch.is_grad_enabled()
         one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
-        if not fast(x) or one or (grad and not training):
+        parts = None if not fast(x) or one or (grad and not training) else self.parts()
+        if parts is None:
             return handed(self._plain(x, shortcut), takers)
-        x, where = pixels_of(convolution, x)
+        x, where = pixels_of(self.first_two()[0], x)
         if shortcut is not None:
             shortcut = shortcut.to(x.dtype).contiguous(memory_format=LAST)
+        learnt, state = parts
         if not training:
-            return [self._used(x, where, shortcut)] * takers
+            return [_used(x, learnt, where, state, self.rectify, shortcut)] * takers
         found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
-            x, *self.learnt(), shortcut, where, self.state(), self.rectify, takers
+            x, *learnt, shortcut, where, state, self.rectify, takers
         )
         return list(found)
 
@@ -74,19 +79,32 @@ class ConvNormRelu(nn.Sequential):
         y = shortcut + y
         return F.relu(y) if self.rectify else y
 
-    def learnt(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the convolution's weight, and the normalisation's and bias."""
-        convolution, norm = self.first_two()
-        return convolution.weight, norm.weight, norm.bias
+    def parts(self) -> Parts | None:
+        """Return what the fast versions take of the layer; None where they may not.
 
-    def state(self) -> State:
-        """Return the running moments, the count of steps, the momentum and the epsilon."""
-        norm = self.first_two()[1]
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
-        count = norm.num_batches_tracked
-        return norm.running_mean, norm.running_var, count, norm.momentum, norm.eps
+        Compiled code goes by addresses: what is learnt, and moments, must be dense float32. Gain
+        and bias are made so: torch's way back through a normalisation in channels_last does not
+        look at the steps of its gain (torch 2.13).
+        """
+        convolution, norm = self.first_two()
+        # not by attributes, which cost more than all the rest; None is a weight that is worked out
+        weight: Tensor = convolution._parameters.get("weight")  # type: ignore[assignment]
+        weight = convolution.weight if weight is None else weight
+        gain: Tensor | None = norm._parameters["weight"]
+        bias: Tensor | None = norm._parameters["bias"]
+        mean, var = norm._buffers["running_mean"], norm._buffers["running_var"]
+        if gain is None or bias is None or mean is None or var is None or norm.momentum is None:
+            return None
+        if weight.dtype is not WIDE or not weight.is_cpu:
+            return None
+        channels, gain, bias = weight.shape[0], gain.contiguous(), bias.contiguous()
+        for x in (gain, bias, mean, var):
+            if x.dtype is not WIDE or not x.is_cpu or x.numel() != channels:
+                return None
+        if not mean.is_contiguous() or not var.is_contiguous():
+            return None
+        count = norm._buffers["num_batches_tracked"]
+        return (weight, gain, bias), (mean, var, count, norm.momentum, norm.eps)
 
     def first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
         """Return the convolution and the normalisation."""
@@ -95,20 +113,21 @@ class ConvNormRelu(nn.Sequential):
         assert isinstance(norm, nn.BatchNorm2d)
         return convolution, norm
 
-    def _used(self, x: Tensor, where: Where, shortcut: Tensor | None) -> Tensor:
-        """Normalise by the running moments, without gradients."""
-        from netwright.children import passes
 
-        convolution, norm = self.first_two()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        y = convolved(alone(x), convolution.weight.to(x.dtype), where)
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        shift = norm.bias - norm.running_mean * scale
-        line = (scale.data_ptr(), shift.data_ptr())
-        beside = _beside(shortcut, y)
-        passes.run(passes.scaled, *sizes_of(y), *line, int(self.rectify), beside, y.data_ptr())
-        return y
+def _used(
+    x: Tensor, learnt: Learnt, where: Where, state: State, rectify: bool, shortcut: Tensor | None
+) -> Tensor:
+    """Return a layer's output by the running moments, without gradients."""
+    from netwright.children import passes
+
+    (weight, gain, bias), (mean, var, _, _, epsilon) = learnt, state
+    y = convolved(alone(x), weight.to(x.dtype), where)
+    scale = gain / (var + epsilon).sqrt()
+    shift = bias - mean * scale
+    line = (scale.data_ptr(), shift.data_ptr())
+    beside = _beside(shortcut, y)
+    passes.run(passes.scaled, *sizes_of(y), *line, int(rectify), beside, y.data_ptr())
+    return y
 
 
 def _beside(shortcut: Tensor | None, y: Tensor) -> int:

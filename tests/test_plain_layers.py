@@ -1,0 +1,127 @@
+"""Children whose modules are not those that were built: as torch's own layers would have them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netwright.children.conv import build
+from netwright.children.layers import ConvNormRelu
+from netwright.children.whole import whole
+from netwright.seeding import rng
+from netwright.spaces import conv
+from tests.layers import LAST, both, images, last, near
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def _child() -> Any:
+    torch.manual_seed(0)
+    space = conv.v2(6)
+    child = build(space, space.sample(rng(0, 0, "kept")), (3, 9, 8), 5)
+    return child.to(memory_format=LAST)  # type: ignore[call-overload]
+
+
+def _images(dtype: torch.dtype = torch.float32) -> Tensor:
+    torch.manual_seed(1)
+    return images(6, 3, 9, 8, dtype).detach()
+
+
+def _trained(child: Any, x: Tensor) -> list[Tensor]:
+    """Return logits, moments and gradients."""
+    logits = child(x)
+    logits.float().square().sum().backward()
+    gradients = [p.grad for p in child.parameters() if p.grad is not None]
+    return [logits.detach(), *child.buffers(), *gradients]
+
+
+def _same(child: Any, x: Tensor) -> None:
+    """Compare a child, in training and in use, with the plain one."""
+    twin = copy.deepcopy(child)
+    for _ in range(2):
+        found = _trained(child, x)
+        with both(plainly=True):
+            wanted = _trained(twin, x)
+        for a, b in zip(found, wanted, strict=True):
+            near(a, b, x.dtype, scale=50)
+    with torch.no_grad():
+        found_used = child.eval()(x)
+        with both(plainly=True):
+            wanted_used = twin.eval()(x)
+    near(found_used, wanted_used, x.dtype, scale=50)
+
+
+def _layer() -> ConvNormRelu:
+    torch.manual_seed(0)
+    return last(ConvNormRelu(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)))
+
+
+def _each(change: Callable[[ConvNormRelu], None]) -> Any:
+    """Return a child whose layers are changed."""
+    child = _child()
+    for layer in child.layers:
+        change(layer)
+    return child
+
+
+def test_children_of_another_type_are_torchs() -> None:
+    _same(_child().bfloat16(), _images(torch.bfloat16))
+    layer = _layer().double()
+    x = images(4, 3, 8, 8).double().detach()
+    found = layer(x)
+    with both(plainly=True):
+        assert torch.equal(found, layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_layers_of_another_type_than_their_images_are_refused_as_by_torch(
+    dtype: torch.dtype,
+) -> None:
+    layer, x = _layer().to(dtype), images(4, 3, 8, 8).detach()
+    moments = [m.clone() for m in layer.buffers()]
+    assert whole([layer], x) is None
+    with pytest.raises(RuntimeError, match=r"Input type .* and weight type"):
+        layer(x)
+    assert all(torch.equal(a, b) for a, b in zip(layer.buffers(), moments, strict=True))
+    assert whole([layer.float()], x)
+
+
+def _strided(layer: ConvNormRelu) -> None:
+    _, norm = layer.first_two()
+    norm.weight = nn.Parameter(torch.linspace(0.5, 1.5, 2 * norm.num_features)[::2])
+    norm.bias = nn.Parameter(torch.linspace(-1, 1, 3 * norm.num_features)[::3])
+
+
+def _expanded(layer: ConvNormRelu) -> None:
+    _, norm = layer.first_two()
+    norm.weight = nn.Parameter(torch.full((1,), 0.7).expand(norm.num_features))
+
+
+def _apart(layer: ConvNormRelu) -> None:
+    _, norm = layer.first_two()
+    norm.running_mean = torch.zeros(2 * norm.num_features)[::2]
+
+
+@pytest.mark.parametrize("change", [_strided, _expanded, _apart])
+def test_what_is_not_dense_is_read_where_it_lies(change: Callable[[ConvNormRelu], None]) -> None:
+    child = _each(change)
+    dense = copy.deepcopy(child)
+    for layer in dense.layers:
+        _, norm = layer.first_two()
+        norm.weight = nn.Parameter(norm.weight.detach().contiguous())
+        norm.bias = nn.Parameter(norm.bias.detach().contiguous())
+        norm.running_mean = norm.running_mean.contiguous()
+    for _ in range(2):
+        for a, b in zip(_trained(child, _images()), _trained(dense, _images()), strict=True):
+            near(a, b, torch.float32, scale=50)
+
+
+def test_a_normalisation_of_other_channels_is_refused_as_by_torch() -> None:
+    layer = last(ConvNormRelu(nn.Conv2d(3, 64, 3, bias=False), nn.BatchNorm2d(8)))
+    with pytest.raises(RuntimeError, match="should contain 64 elements not 8"):
+        layer(images(4, 3, 8, 8).detach())
