@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from netwright.children.conv import build
 from netwright.children.layers import ConvNormRelu
@@ -125,3 +126,88 @@ def test_a_normalisation_of_other_channels_is_refused_as_by_torch() -> None:
     layer = last(ConvNormRelu(nn.Conv2d(3, 64, 3, bias=False), nn.BatchNorm2d(8)))
     with pytest.raises(RuntimeError, match="should contain 64 elements not 8"):
         layer(images(4, 3, 8, 8).detach())
+
+
+def _frozen(layer: ConvNormRelu) -> None:
+    layer.first_two()[1].eval()
+
+
+def _cumulative(layer: ConvNormRelu) -> None:
+    layer.first_two()[1].momentum = None
+
+
+def _without_moments(layer: ConvNormRelu) -> None:
+    layer[1] = nn.BatchNorm2d(layer.first_two()[1].num_features, track_running_stats=False)
+
+
+def _unaffine(layer: ConvNormRelu) -> None:
+    layer[1] = nn.BatchNorm2d(layer.first_two()[1].num_features, affine=False)
+
+
+def _grouped(layer: ConvNormRelu) -> None:
+    layer[1] = nn.GroupNorm(1, layer.first_two()[1].num_features)
+
+
+def _otherwise_rectified(layer: ConvNormRelu) -> None:
+    layer[2] = nn.GELU()
+
+
+def _clipped(layer: ConvNormRelu) -> None:
+    layer.append(nn.Hardtanh(0, 0.5))
+
+
+def _biased(layer: ConvNormRelu) -> None:
+    convolution, _ = layer.first_two()
+    convolution.bias = nn.Parameter(torch.ones(convolution.out_channels))
+
+
+class _Halving(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+def _of_another_class(layer: ConvNormRelu) -> None:
+    layer.first_two()[0].__class__ = _Halving
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _frozen,
+        _cumulative,
+        _without_moments,
+        _unaffine,
+        _grouped,
+        _otherwise_rectified,
+        _clipped,
+        _biased,
+        _of_another_class,
+    ],
+)
+def test_other_modules_in_a_layer_do_what_they_do(change: Callable[[ConvNormRelu], None]) -> None:
+    _same(_each(change), _images())
+
+
+def test_frozen_moments_stay() -> None:
+    child = _each(_frozen)
+    before = [m.clone() for m in child.buffers()]
+    _trained(child, _images())
+    assert all(torch.equal(a, b) for a, b in zip(child.buffers(), before, strict=True))
+
+
+def test_a_synchronised_normalisation_is_used_as_by_torch() -> None:
+    child = nn.SyncBatchNorm.convert_sync_batchnorm(_child()).eval()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), both(plainly=True):
+        wanted = child(_images())
+    with torch.no_grad():
+        near(child(_images()), wanted, torch.float32)
+
+
+def test_moments_are_worked_out_anew_for_averaged_weights() -> None:
+    child, x = _child(), _images()
+    twin = copy.deepcopy(child)
+    update_bn([x, x + 1], child)
+    with both(plainly=True):
+        update_bn([x, x + 1], twin)
+    for a, b in zip(child.buffers(), twin.buffers(), strict=True):
+        near(a, b, torch.float32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from netwright.children.joints import averaged, averages, classified, fast, halved, handed, joined
 from netwright.children.kept import Steps
-from netwright.children.layers import ConvNormRelu
+from netwright.children.layers import ConvNormRelu, Convolution
 from netwright.children.plan import (
     IMAGE,
     ChildSettings,
@@ -85,21 +85,6 @@ class _Pool(nn.Module):
         return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / self.share.to(x.dtype)
 
 
-class _Convolution(nn.Conv2d):
-    """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
-
-    In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
-    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [N, C, H, W] -> [N, channels, H', W']."""
-        if self.kernel_size == (1, 1) and self.stride != (1, 1):
-            rows, columns = self.stride
-            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
-        return super().forward(x)
-
-
 def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
     if layer.kind in ("max_pool", "avg_pool"):
         return _Pool(layer)
@@ -107,7 +92,7 @@ def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
         return LocalContrastNorm(layer.kernel[0])
     if layer.kind == "batch_norm":
         return nn.BatchNorm2d(layer.in_channels, eps=settings.batch_norm_epsilon)
-    convolution = _Convolution(
+    convolution = Convolution(
         layer.in_channels,
         layer.channels,
         layer.kernel,

@@ -36,6 +36,21 @@ Parts = tuple[Learnt, State]
 WIDE = torch.float32
 
 
+class Convolution(nn.Conv2d):
+    """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
+
+    In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
+    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] -> [N, channels, H', W']."""
+        if self.kernel_size == (1, 1) and self.stride != (1, 1):
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
+        return super().forward(x)
+
+
 class ConvNormRelu(nn.Sequential):
     """A convolution without bias, batch normalisation, and a ReLU where `rectify`."""
 
@@ -80,20 +95,30 @@ class ConvNormRelu(nn.Sequential):
         return F.relu(y) if self.rectify else y
 
     def parts(self) -> Parts | None:
-        """Return what the fast versions take of the layer; None where they may not.
+        """Return what the fast versions take of the layer; None where torch's own must run.
 
+        That is where its modules are not as they were built, or normalise otherwise than it trains.
         Compiled code goes by addresses: what is learnt, and moments, must be dense float32. Gain
         and bias are made so: torch's way back through a normalisation in channels_last does not
         look at the steps of its gain (torch 2.13).
         """
-        convolution, norm = self.first_two()
+        modules = self._modules
+        convolution, norm, relu = modules.get("0"), modules.get("1"), modules.get("2")
+        if not isinstance(convolution, nn.Conv2d) or not _usual(convolution):
+            return None
+        if len(modules) != 2 + self.rectify or (self.rectify and type(relu) is not nn.ReLU):
+            return None
+        if type(norm) is not nn.BatchNorm2d or norm.training != self.training:
+            return None
+        if norm.momentum is None or not norm.track_running_stats:
+            return None
         # not by attributes, which cost more than all the rest; None is a weight that is worked out
         weight: Tensor = convolution._parameters.get("weight")  # type: ignore[assignment]
         weight = convolution.weight if weight is None else weight
         gain: Tensor | None = norm._parameters["weight"]
         bias: Tensor | None = norm._parameters["bias"]
         mean, var = norm._buffers["running_mean"], norm._buffers["running_var"]
-        if gain is None or bias is None or mean is None or var is None or norm.momentum is None:
+        if gain is None or bias is None or mean is None or var is None:
             return None
         if weight.dtype is not WIDE or not weight.is_cpu:
             return None
@@ -112,6 +137,18 @@ class ConvNormRelu(nn.Sequential):
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         return convolution, norm
+
+
+def _usual(convolution: nn.Conv2d) -> bool:
+    """Return whether it is no more than stride, padding and weight say."""
+    return (
+        type(convolution).forward in (Convolution.forward, nn.Conv2d.forward)
+        and convolution._parameters["bias"] is None
+        and convolution.groups == 1
+        and convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and type(convolution.padding) is tuple
+    )
 
 
 def _used(
