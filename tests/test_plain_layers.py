@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import prune
 from torch.optim.swa_utils import update_bn
 
 from netwright.children.conv import build
@@ -211,3 +213,62 @@ def test_moments_are_worked_out_anew_for_averaged_weights() -> None:
         update_bn([x, x + 1], twin)
     for a, b in zip(child.buffers(), twin.buffers(), strict=True):
         near(a, b, torch.float32)
+
+
+KINDS = (
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "register_full_backward_hook",
+    "register_full_backward_pre_hook",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["layer", "0", "1", "2"])
+def test_hooks_are_called_as_in_torchs_layers(kind: str, part: str) -> None:
+    def say(module: Any, *_: object) -> None:
+        said.append(kind)
+
+    said: list[str] = []
+    counts = []
+    for plainly in (False, True):
+        child = _child()
+        layer = child.layers[2]
+        if "backward" in kind:
+            layer.get_submodule("2").inplace = False  # torch wants it so
+        getattr(layer if part == "layer" else layer.get_submodule(part), kind)(say)
+        with both(plainly):
+            _trained(child, _images())
+        counts.append(len(said))
+        said.clear()
+    assert counts == [1, 1]
+
+
+def test_hooks_on_all_modules_are_called_as_in_torchs_layers() -> None:
+    seen: list[list[str]] = []
+    for plainly in (False, True):
+        child = _child()
+        seen.append([])
+        held = register_module_forward_hook(lambda m, *_: seen[-1].append(type(m).__name__))
+        with both(plainly):
+            _trained(child, _images())
+        held.remove()
+    assert seen[0] == seen[1]
+    assert "BatchNorm2d" in seen[0]
+
+
+def test_pruned_weights_are_trained_as_by_torch() -> None:
+    trained = []
+    for plainly in (False, True):
+        child = _child().to(memory_format=torch.contiguous_format)
+        for layer in child.layers:
+            prune.l1_unstructured(layer[0], "weight", 0.5)  # type: ignore[no-untyped-call]
+        optimiser = torch.optim.SGD(child.parameters(), 0.1)
+        for _ in range(3):
+            optimiser.zero_grad()
+            with both(plainly):
+                _trained(child, _images())
+            optimiser.step()
+        trained.append([p.detach() for p in child.parameters()])
+    for found, wanted in zip(*trained, strict=True):
+        near(found, wanted, torch.float32, scale=50)

@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, averages, classified, fast, halved, handed, joined
+from netwright.children.joints import (
+    averaged,
+    averages,
+    classified,
+    fast,
+    halved,
+    handed,
+    hooked,
+    joined,
+)
 from netwright.children.kept import Steps
 from netwright.children.layers import ConvNormRelu, Convolution
 from netwright.children.plan import (
@@ -155,7 +164,7 @@ class ConvNet(nn.Module):
         for n, (layer, module) in enumerate(zip(self.plan.layers, layers, strict=True)):
             x = joined([taken(i, layer.level) for i in layer.inputs], layer.in_size)
             takers = self._takers[n, layer.level]
-            if isinstance(module, ConvNormRelu) and fast(x) and not module._forward_hooks:
+            if type(module) is ConvNormRelu and fast(x) and not hooked(module):
                 outputs[n, layer.level] = module.handed(x, takers)
             else:
                 outputs[n, layer.level] = handed(module(x), takers)

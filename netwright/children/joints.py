@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook
 
 from netwright.children import openmp
 from netwright.children.recording import hold
@@ -57,6 +58,17 @@ def fast(x: Tensor) -> bool:
         and openmp.ready()
         and x.is_contiguous(memory_format=LAST)
         and not torch.compiler.is_compiling()
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
+
+
+def hooked(module: Module) -> bool:
+    """Return whether torch would call more than the module's forward: hooks of any kind."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 

@@ -23,6 +23,7 @@ from netwright.children.joints import (
     bits_of,
     fast,
     handed,
+    hooked,
     sizes_of,
     sums_of,
     takers_of,
@@ -97,10 +98,10 @@ class ConvNormRelu(nn.Sequential):
     def parts(self) -> Parts | None:
         """Return what the fast versions take of the layer; None where torch's own must run.
 
-        That is where its modules are not as they were built, or normalise otherwise than it trains.
-        Compiled code goes by addresses: what is learnt, and moments, must be dense float32. Gain
-        and bias are made so: torch's way back through a normalisation in channels_last does not
-        look at the steps of its gain (torch 2.13).
+        That is where its modules have hooks, are not as they were built, or normalise otherwise
+        than it trains. Compiled code goes by addresses: what is learnt, and moments, must be dense
+        float32. Gain and bias are made so: torch's way back through a normalisation in
+        channels_last does not look at the steps of its gain (torch 2.13).
         """
         modules = self._modules
         convolution, norm, relu = modules.get("0"), modules.get("1"), modules.get("2")
@@ -111,6 +112,8 @@ class ConvNormRelu(nn.Sequential):
         if type(norm) is not nn.BatchNorm2d or norm.training != self.training:
             return None
         if norm.momentum is None or not norm.track_running_stats:
+            return None
+        if hooked(convolution) or hooked(norm) or (relu is not None and hooked(relu)):
             return None
         # not by attributes, which cost more than all the rest; None is a weight that is worked out
         weight: Tensor = convolution._parameters.get("weight")  # type: ignore[assignment]

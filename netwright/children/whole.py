@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from netwright.children.joints import Size, fast, spread
+from netwright.children.joints import Size, fast, hooked, spread
 from netwright.children.kept import Steps
 from netwright.children.layers import ConvNormRelu, Parts
 from netwright.children.plan import Plan
@@ -31,7 +31,7 @@ def whole(layers: Sequence[Module], images: Tensor) -> list[Parts] | None:
         return None
     found = []
     for m in layers:
-        if type(m) is not ConvNormRelu or not m.training or not m.rectify or m._forward_hooks:
+        if type(m) is not ConvNormRelu or not m.training or not m.rectify or hooked(m):
             return None
         parts = m.parts()
         if parts is None:
