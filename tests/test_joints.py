@@ -214,6 +214,24 @@ def test_other_layouts_and_unknown_threads_take_the_plain_versions(
     assert not fast(x)
 
 
+def _hand() -> Any:
+    torch.manual_seed(0)
+    space = conv.v2(6)
+    child = build(space, space.sample(rng(0, 0, "test")), (3, 9, 8), 4)
+    return child.to(memory_format=LAST)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_by_autocast_is_torchs(training: bool) -> None:
+    child, x = _hand().train(training), images(4, 3, 9, 8).detach()
+    twin = copy.deepcopy(child)
+    with torch.autocast("cpu", torch.float16), torch.set_grad_enabled(training):
+        found = child(x)
+        with joints.plain():
+            wanted = twin(x)
+    assert torch.allclose(found, wanted, atol=1e-2)
+
+
 @needs_openmp
 @settings(max_examples=5, deadline=None)
 @given(conv_architectures())

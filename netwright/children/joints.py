@@ -45,21 +45,27 @@ def plain() -> Iterator[None]:
         _plain -= 1
 
 
-def fast(x: Tensor) -> bool:
-    """Return whether the fast versions take images like `x` here.
+def fast(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Return whether the fast versions take images like `x` here, of `dtype` if that is given.
 
     They want float32 or bfloat16, channels last in memory, and one thread or an OpenMP library
-    that is known (`netwright.children.openmp`).
+    that is known (`netwright.children.openmp`). Where all modules have hooks, they do not run.
     """
     return (
         not _plain
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and openmp.ready()
+        and x.is_cpu
+        and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
         and x.is_contiguous(memory_format=LAST)
+        and openmp.ready()
         and not torch.compiler.is_compiling()
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
+
+
+def casts_to(x: Tensor) -> torch.dtype | None:
+    """Return the type that autocast gives what is convolved, None outside of it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def hooked(module: Module) -> bool:

@@ -21,6 +21,7 @@ from netwright.children.joints import (
     LAST,
     Gradients,
     bits_of,
+    casts_to,
     fast,
     handed,
     hooked,
@@ -68,11 +69,11 @@ class ConvNormRelu(nn.Sequential):
 
         shortcut: [N, channels, H', W'], else `ValueError`.
         """
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        training, grad = self.training, torch.is_grad_enabled()
-        one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
-        parts = None if not fast(x) or one or (grad and not training) else self.parts()
+        x = x.to(casts_to(x) or x.dtype)
+        training = self.training
+        # a single pixel cannot be normalised: torch says so
+        may = fast(x) and x.numel() != x.shape[1] and (training or not torch.is_grad_enabled())
+        parts = self.parts() if may else None
         if parts is None:
             return handed(self._plain(x, shortcut), takers)
         x, where = pixels_of(self.first_two()[0], x)

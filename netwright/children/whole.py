@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from netwright.children.joints import Size, fast, hooked, spread
+from netwright.children.joints import Size, casts_to, fast, hooked, spread
 from netwright.children.kept import Steps
 from netwright.children.layers import ConvNormRelu, Parts
 from netwright.children.plan import Plan
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 def whole(layers: Sequence[Module], images: Tensor) -> list[Parts] | None:
     """Return what `features` takes of these layers in training, None where it does not here."""
-    if not torch.is_grad_enabled() or images.requires_grad or len(images) < 2 or not fast(images):
+    if not torch.is_grad_enabled() or images.requires_grad or not fast(images, casts_to(images)):
+        return None
+    if len(images) < 2:
         return None
     found = []
     for m in layers:
@@ -54,8 +56,7 @@ def features(
     takers: how many take each output at each level. parts: what `whole` gave. kept: steps of these
     layers, and no others.
     """
-    if torch.is_autocast_enabled("cpu"):
-        images = images.to(torch.get_autocast_dtype("cpu"))
+    images = images.to(casts_to(images) or images.dtype)
     learnt = [weight for weights, _ in parts for weight in weights]
     child = Child(plan, takers, layers, learnt, [state for _, state in parts], size)
     found: Tensor = _Whole.apply(child, kept, images, *learnt)  # type: ignore[no-untyped-call]
