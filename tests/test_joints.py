@@ -222,6 +222,15 @@ def _hand() -> Any:
 
 
 @pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_is_torchs(training: bool) -> None:
+    child, x = _hand().train(training), images(2, 3, 9, 8).detach()[:0]
+    assert not fast(x)
+    with torch.set_grad_enabled(training):
+        assert child(x).shape == (0, 4)
+    assert halved(x, 1)[0].shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_half_precision_by_autocast_is_torchs(training: bool) -> None:
     child, x = _hand().train(training), images(4, 3, 9, 8).detach()
     twin = copy.deepcopy(child)
