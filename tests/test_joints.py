@@ -241,6 +241,24 @@ def test_half_precision_by_autocast_is_torchs(training: bool) -> None:
     assert torch.allclose(found, wanted, atol=1e-2)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.filterwarnings("ignore:.*")  # a trace's: of shapes in Python
+def test_a_child_can_be_traced(grad: bool) -> None:
+    child, x = _hand().eval(), images(4, 3, 9, 8).detach()
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(child, x)  # type: ignore[no-untyped-call]
+        near(traced(x + 1), child(x + 1), torch.float32)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_child_is_compiled_whole(training: bool) -> None:
+    child, x = _hand().train(training), images(4, 3, 9, 8).detach()
+    twin = copy.deepcopy(child)
+    torch._dynamo.reset()
+    found = torch.compile(child, backend="eager", fullgraph=True)(x)  # type: ignore[no-untyped-call]
+    near(found.detach(), twin(x).detach(), torch.float32)
+
+
 @needs_openmp
 @settings(max_examples=5, deadline=None)
 @given(conv_architectures())

@@ -49,17 +49,18 @@ def fast(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Return whether the fast versions take images like `x` here, of `dtype` if that is given.
 
     They want float32 or bfloat16, one image or more, channels last in memory, and one thread or an
-    OpenMP library that is known (`netwright.children.openmp`). Where all modules have hooks,
-    they do not run.
+    OpenMP library that is known (`netwright.children.openmp`). Where a graph is made of what is
+    called, or all modules have hooks, they do not run.
     """
     return (
-        not _plain
+        not torch.compiler.is_compiling()
+        and not _plain
         and x.is_cpu
         and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
+        and not torch._C._is_tracing()
         and x.is_contiguous(memory_format=LAST)
         and x.numel() > 0
         and openmp.ready()
-        and not torch.compiler.is_compiling()
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 
