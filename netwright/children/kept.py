@@ -38,7 +38,7 @@ class Steps:
     def begin(self, child: Child, images: Tensor) -> Turn | None:
         """Make a step's way ahead, and return it; None where nothing is kept of such a child."""
         step, what = self._steps.get(len(images)), _addresses(child, images)
-        if step is None or step.what != what:
+        if step is None or step.broken or step.what != what:
             if not _small(child, images):
                 return None
             step = _Step(what, child, images)
@@ -80,10 +80,13 @@ def _nothing() -> None:
 
 
 class _Step:
-    """A recorded step. what: what it goes by. turn: the one that is being made."""
+    """A recorded step. what: what it goes by. turn: the one that is being made.
+
+    broken: an exception, or Ctrl-C, came between its calls; it is not made again.
+    """
 
     def __init__(self, what: tuple[object, ...], child: Child, images: Tensor) -> None:
-        self.what = what
+        self.what, self.broken = what, False
         self.turn: Any = _nothing
         self._images = torch.empty_like(images).copy_(images)
         self._way: Way | None
@@ -95,23 +98,35 @@ class _Step:
         self._found: list[Tensor | None] = []
 
     def again(self, images: Tensor) -> None:
-        self._images.copy_(images)
-        self._ahead.again()
+        try:
+            self._images.copy_(images)
+            self._ahead.again()
+        except BaseException:
+            self.broken = True
+            raise
 
     def end(self, child: Child, gains: Sequence[Tensor], g: Tensor) -> list[Tensor | None]:
+        try:
+            self._go_back(child, gains, g)
+            return [None if grad is None else grad.clone() for grad in self._found]
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _go_back(self, child: Child, gains: Sequence[Tensor], g: Tensor) -> None:
         shapes = [x.shape for x in self.leaves]
         for given, part in zip(self._given, child.parts(g, shapes), strict=True):
             given.copy_(part)
-        if self._back is None:
-            assert self._way is not None
-            pixels = zip(self._given, shapes, strict=True)
-            parts = [given[:, :, None, None].expand(shape) for given, shape in pixels]
-            with recorded() as found:
-                self._found = back(child.plan, self._way, gains, parts)
-            self._back, self._way = found, None
-        else:
+        if self._back is not None:
             self._back.again()
-        return [None if grad is None else grad.clone() for grad in self._found]
+            return
+        way, self._way = self._way, None  # which is used up, whatever happens
+        assert way is not None
+        pixels = zip(self._given, shapes, strict=True)
+        parts = [given[:, :, None, None].expand(shape) for given, shape in pixels]
+        with recorded() as found:
+            self._found = back(child.plan, way, gains, parts)
+        self._back = found
 
 
 def _addresses(child: Child, images: Tensor) -> tuple[object, ...]:
