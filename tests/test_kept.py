@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 from typing import Any
 
 import pytest
@@ -265,3 +266,32 @@ def test_a_step_that_was_broken_off_is_not_made_again(
         _same(child, twin)
     (kept_step,) = child._steps._steps.values()
     assert kept_step not in steps
+
+
+def test_a_step_that_another_thread_makes_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = _child()
+    _backward(_forward(child, 4, 0))
+    child.zero_grad()
+    twin = _twin(child)
+    again, seen = recording.Recording.again, []
+
+    def other() -> None:
+        torch.set_num_threads(1)
+        _backward(_forward(child, 4, 1))
+        seen.append("other")
+
+    def between(self: recording.Recording) -> None:
+        """Make the other's whole step after this one's images have come."""
+        if not seen:
+            seen.append("one")
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        again(self)
+
+    monkeypatch.setattr(recording.Recording, "again", between)
+    _backward(_forward(child, 4, 2))
+    assert seen == ["one", "other"]
+    for step in (1, 2):
+        _backward(_forward(twin, 4, step))
+    _same(child, twin)

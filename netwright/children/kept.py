@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +22,13 @@ SIZES = 2  # numbers of images of which steps are kept: an epoch's last batch ma
 class Steps:
     """The steps of one child, a recording for each number of images.
 
-    A copy of the child begins without any. While a step's way back is still to come, another one
-    is not made on its memory.
+    A copy of the child begins without any. While a step's way back is still to come, or another
+    thread makes it, another one is not made on its memory.
     """
 
     def __init__(self) -> None:
         self._steps: dict[int, _Step] = {}
+        self._lock = threading.Lock()  # threads may share a child
 
     def __reduce__(self) -> tuple[type[Steps], tuple[()]]:
         return Steps, ()
@@ -37,22 +39,27 @@ class Steps:
 
     def begin(self, child: Child, images: Tensor) -> Turn | None:
         """Make a step's way ahead, and return it; None where nothing is kept of such a child."""
-        step, what = self._steps.get(len(images)), _addresses(child, images)
+        what = _addresses(child, images)
+        step = self._steps.get(len(images))
         if step is None or step.broken or step.what != what:
             if not _small(child, images):
                 return None
             step = _Step(what, child, images)
-            self._steps.pop(len(images), None)
+            made = step.taken()
+            self._keep(step, len(images))
+            return made
+        with self._lock:  # before it is made
+            turn = None if step.turn() is not None else step.taken()
+        if turn is not None:
+            step.again(images)
+        return turn
+
+    def _keep(self, step: _Step, n: int) -> None:
+        with self._lock:
+            self._steps.pop(n, None)
             if len(self._steps) == SIZES:
                 del self._steps[next(iter(self._steps))]
-            self._steps[len(images)] = step
-        elif step.turn() is not None:
-            return None
-        else:
-            step.again(images)
-        turn = Turn(step)
-        step.turn = weakref.ref(turn)
-        return turn
+            self._steps[n] = step
 
 
 def forget(model: Module) -> None:
@@ -96,6 +103,12 @@ class _Step:
         self._given = [torch.empty(shape[:2], dtype=images.dtype) for shape in shapes]
         self._back: Recording | None = None
         self._found: list[Tensor | None] = []
+
+    def taken(self) -> Turn:
+        """Return a turn to make it; until that is let go of there is no other."""
+        turn = Turn(self)
+        self.turn = weakref.ref(turn)
+        return turn
 
     def again(self, images: Tensor) -> None:
         try:
