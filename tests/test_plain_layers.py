@@ -272,3 +272,16 @@ def test_pruned_weights_are_trained_as_by_torch() -> None:
         trained.append([p.detach() for p in child.parameters()])
     for found, wanted in zip(*trained, strict=True):
         near(found, wanted, torch.float32, scale=50)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_weights_that_change_before_the_way_back_are_noticed(part: int) -> None:
+    for hooked in (False, True):
+        child = _child()
+        if hooked:  # layer by layer
+            child.layers[0].register_forward_hook(lambda *_: None)
+        total = child(_images()).sum()
+        with torch.no_grad():
+            child.layers[1][part].weight.mul_(0.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            total.backward()

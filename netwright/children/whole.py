@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from netwright.children.joints import Size, casts_to, fast, hooked, spread
 from netwright.children.kept import Steps
-from netwright.children.layers import ConvNormRelu, Parts
+from netwright.children.layers import WIDE, ConvNormRelu, Parts
 from netwright.children.plan import Plan
 from netwright.children.ways import Child, Place, ahead, back
 
@@ -67,7 +67,8 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, child: Child, kept: Steps, images: Tensor, *learnt: Tensor) -> Tensor:
         ctx.child, ctx.dtype = child, images.dtype
-        ctx.save_for_backward(*learnt[1::3])
+        # weights too where the way back takes them as they are, so that a change is noticed
+        ctx.save_for_backward(*learnt[1::3], *(learnt[::3] if images.dtype is WIDE else ()))
         ctx.turn = kept.begin(child, images)
         if ctx.turn is not None:
             return child.means(ctx.turn.leaves)
@@ -78,9 +79,10 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        child, gains = ctx.child, ctx.saved_tensors
+        child = ctx.child
         if child is None:
             raise RuntimeError("a child's gradient can be taken once; run it forward again")
+        gains = ctx.saved_tensors[: len(child.layers)]
         ctx.child = None
         turn, ctx.turn = ctx.turn, None
         if turn is not None:
