@@ -285,3 +285,19 @@ def test_weights_that_change_before_the_way_back_are_noticed(part: int) -> None:
             child.layers[1][part].weight.mul_(0.5)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             total.backward()
+
+
+def test_memory_is_where_the_images_are_whatever_the_default() -> None:
+    child = _child()
+    twin = copy.deepcopy(child)
+    wanted = _trained(twin, _images())
+    x = _images()
+    with torch.device("meta"):
+        found = _trained(child, x)
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+    child.layers[0].register_forward_hook(lambda *_: None)  # layer by layer
+    with torch.device("meta"):
+        logits = child(x)
+        logits.sum().backward()
+    near(logits.detach(), wanted[0], torch.float32)

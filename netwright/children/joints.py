@@ -109,7 +109,7 @@ def sums_of(channels: int) -> tuple[int, Tensor | None]:
     threads = torch.get_num_threads()
     if threads == 1:
         return 0, None
-    held = hold(torch.empty(threads * 2 * channels, dtype=torch.float64))
+    held = hold(torch.empty(threads * 2 * channels, dtype=torch.float64, device="cpu"))
     return held.data_ptr(), held
 
 
@@ -140,7 +140,7 @@ def takers_of(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list
 
 def _like(x: Tensor, size: Size | None = None, channels: int | None = None) -> Tensor:
     shape = (len(x), channels or x.shape[1], *(size or x.shape[2:]))
-    return hold(torch.empty(shape, dtype=x.dtype, memory_format=LAST))
+    return hold(torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=LAST))
 
 
 # --- the same output for several takers -----------------------------------------------------------
@@ -204,7 +204,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     from netwright.children import passes
 
     y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
-    place = hold(torch.empty(y.numel(), dtype=torch.uint8))
+    place = hold(torch.empty(y.numel(), dtype=torch.uint8, device="cpu"))
     passes.run(passes.pooled, *_images(x), y.data_ptr(), place.data_ptr())
     return y, place
 
@@ -265,7 +265,8 @@ def join(inputs: Sequence[Tensor], size: Size) -> Tensor:
     if all(x.shape[2:] == size for x in inputs):
         return _side_by_side(inputs)
     shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
-    whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=LAST).zero_()
+    like = inputs[0]
+    whole = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=LAST).zero_()
     for x, part in zip(inputs, parts_of(whole, [x.shape for x in inputs]), strict=True):
         part.copy_(x)
     return whole

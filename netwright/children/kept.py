@@ -100,7 +100,7 @@ class _Step:
         with recorded() as self._ahead:
             self._way, self.leaves = ahead(child, self._images)
         shapes = [x.shape for x in self.leaves]
-        self._given = [torch.empty(shape[:2], dtype=images.dtype) for shape in shapes]
+        self._given = [torch.empty(shape[:2], dtype=images.dtype, device="cpu") for shape in shapes]
         self._back: Recording | None = None
         self._found: list[Tensor | None] = []
 

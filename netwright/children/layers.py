@@ -240,7 +240,8 @@ def convolve(
     z = convolved(inputs, narrow, where)
     y = hold(torch.empty_like(z))
     running_mean, running_var, count, momentum, epsilon = state
-    line, (sums, summed) = hold(torch.empty(4, z.shape[1])), sums_of(z.shape[1])
+    line = hold(torch.empty(4, z.shape[1], dtype=WIDE, device="cpu"))
+    sums, summed = sums_of(z.shape[1])
     passes.run(
         passes.normalised,
         *sizes_of(z),

@@ -149,14 +149,16 @@ class _Loss(torch.autograd.Function):
         x, w, g_bias, g_range_bias, logits, *rest = ctx.saved_tensors
         first, tails = ctx.first, ctx.tails
         scaled, ranges = x * g, []
-        g_weight = torch.empty(len(w), ctx.units, dtype=g_bias.dtype)
+        g_weight = torch.empty(len(w), ctx.units, dtype=g_bias.dtype, device=g_bias.device)
         head = logits[:, :first]
         g_x = head @ w[:first]
         _transposed_product(head, scaled, g_weight[:first])
         if tails:
             in_ranges = logits[:, first:]
             g_x += in_ranges @ rest[0]
-            g_ranges = torch.empty(len(rest[0]), ctx.units, dtype=g_bias.dtype)
+            g_ranges = torch.empty(
+                len(rest[0]), ctx.units, dtype=g_bias.dtype, device=g_bias.device
+            )
             _transposed_product(in_ranges, scaled, g_ranges)
             ranges = [g_ranges, g_range_bias * g]
         for k, (_, low, high) in enumerate(tails):

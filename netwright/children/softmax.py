@@ -26,7 +26,7 @@ def softmax_loss(logits: Tensor, bias: Tensor, targets: Tensor, g_bias: Tensor) 
     assert logits.is_contiguous(), logits.stride()
     g_bias.zero_()
     loss = _rows(array_of(logits), bias.numpy(), targets.numpy(), g_bias.numpy())
-    return torch.tensor(loss, dtype=torch.float32)
+    return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
 
 @part

@@ -144,10 +144,10 @@ class _Layer(torch.autograd.Function):
         masks = constant(1.0, *first.shape, kind) if mask is None else mask.to(kind).contiguous()
         sizes = numbers_of((*batch_sizes, 0))
         code = code_of(cell, units, "tiles" if tiled else str(held).removeprefix("torch."))
-        onward = torch.empty(len(z), code.onward_row, dtype=held)
+        onward = torch.empty(len(z), code.onward_row, dtype=held, device="cpu")
         onward[:, units:] = 0
-        out = torch.empty(len(z), units, dtype=held)
-        kept, c = torch.empty(z.shape, dtype=kind), torch.empty(len(z), units, dtype=kind)
+        out = torch.empty(len(z), units, dtype=held, device="cpu")
+        kept, c = z.new_empty(z.shape, dtype=kind), z.new_empty(len(z), units, dtype=kind)
         onward[: batch_sizes[0], :units] = h0 if mask is None else h0 * mask
         arrays = {
             "z": z, "bias": added, "mask": masks, "onward": onward, "c_0": first, "c": c,
@@ -165,7 +165,7 @@ class _Layer(torch.autograd.Function):
                 packed = laid_tiles(code, "weight_ahead", weight)
             else:
                 packed = laid(code, "weight_ahead", weight, code.across)
-            scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind)
+            scratch = torch.empty(batch_sizes[0], cell.base * code.across, dtype=kind, device="cpu")
             run(
                 weight=packed.data_ptr(), scratch=scratch.data_ptr(),
                 first=0, end=len(batch_sizes), start=0,
@@ -204,7 +204,7 @@ class _Layer(torch.autograd.Function):
                 packed = laid_tiles(ctx.code, "weight_back", weight)
             else:
                 packed = laid(ctx.code, "weight_back", weight, ctx.code.across)
-            g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind)
+            g_onward = torch.empty(batch[0], ctx.code.across, dtype=kind, device="cpu")
             run(
                 weight=packed.data_ptr(), g_onward=g_onward.data_ptr(),
                 first=0, end=len(batch), start=len(z),
@@ -230,7 +230,10 @@ def arrived(
     One that did not come is zeros; of the second these are a single row.
     """
     of_h, of_c = grads
-    g_out = torch.zeros(rows, units, dtype=held) if of_h is None else of_h.to(held).contiguous()
+    if of_h is None:
+        g_out = torch.zeros(rows, units, dtype=held, device="cpu")
+    else:
+        g_out = of_h.to(held).contiguous()
     if of_c is None:
         return g_out, constant(0.0, 1, units, kind), 0
     return g_out, of_c.to(kind).contiguous(), units
@@ -262,13 +265,13 @@ class Runner:
 @functools.lru_cache(maxsize=64)
 def constant(value: float, rows: int, units: int, kind: torch.dtype) -> Tensor:
     """Return [rows, units] of one number, which is not to be written to."""
-    return torch.full((rows, units), value, dtype=kind)
+    return torch.full((rows, units), value, dtype=kind, device="cpu")
 
 
 @functools.lru_cache(maxsize=256)
 def numbers_of(numbers: tuple[int, ...]) -> Tensor:
     """Return int64 numbers, which are not to be written to."""
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, device="cpu")
 
 
 def laid(code: Any, name: str, weight: Tensor, across: int) -> Tensor:

@@ -307,6 +307,6 @@ def laid_tiles(code: Any, name: str, weight: Tensor) -> Tensor:
         held = whole(columns, ROWS), whole(rows)
     else:
         held = rows // code.units * code.across, whole(columns)
-    found = torch.zeros(held, dtype=torch.bfloat16)
+    found = torch.zeros(held, dtype=torch.bfloat16, device="cpu")
     call(code.functions[name], (weight.data_ptr(), found.data_ptr()))
     return found
