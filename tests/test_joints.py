@@ -214,6 +214,51 @@ def test_other_layouts_and_unknown_threads_take_the_plain_versions(
     assert not fast(x)
 
 
+def _hand() -> Any:
+    torch.manual_seed(0)
+    space = conv.v2(6)
+    child = build(space, space.sample(rng(0, 0, "test")), (3, 9, 8), 4)
+    return child.to(memory_format=LAST)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_is_torchs(training: bool) -> None:
+    child, x = _hand().train(training), images(2, 3, 9, 8).detach()[:0]
+    assert not fast(x)
+    with torch.set_grad_enabled(training):
+        assert child(x).shape == (0, 4)
+    assert halved(x, 1)[0].shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_by_autocast_is_torchs(training: bool) -> None:
+    child, x = _hand().train(training), images(4, 3, 9, 8).detach()
+    twin = copy.deepcopy(child)
+    with torch.autocast("cpu", torch.float16), torch.set_grad_enabled(training):
+        found = child(x)
+        with joints.plain():
+            wanted = twin(x)
+    assert torch.allclose(found, wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.filterwarnings("ignore:.*")  # a trace's: of shapes in Python
+def test_a_child_can_be_traced(grad: bool) -> None:
+    child, x = _hand().eval(), images(4, 3, 9, 8).detach()
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(child, x)  # type: ignore[no-untyped-call]
+        near(traced(x + 1), child(x + 1), torch.float32)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_child_is_compiled_whole(training: bool) -> None:
+    child, x = _hand().train(training), images(4, 3, 9, 8).detach()
+    twin = copy.deepcopy(child)
+    torch._dynamo.reset()
+    found = torch.compile(child, backend="eager", fullgraph=True)(x)  # type: ignore[no-untyped-call]
+    near(found.detach(), twin(x).detach(), torch.float32)
+
+
 @needs_openmp
 @settings(max_examples=5, deadline=None)
 @given(conv_architectures())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor
 
-from netwright.children import convolution, kept
+from netwright.children import convolution, kept, recording, ways
 from netwright.children.conv import ConvNet, build
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
 from netwright.seeding import rng
@@ -207,3 +209,89 @@ def test_several_threads_and_large_children(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kept, "LARGE", 4)
     _backward(_forward(child, 4, 0))
     assert not child._steps._steps
+
+
+class _Broken(BaseException):
+    """As `KeyboardInterrupt` is."""
+
+
+def _break(patch: pytest.MonkeyPatch, where: str, call: int) -> None:
+    """Let a call of the next step be interrupted: of its way ahead or back, recorded or again."""
+    if where.startswith("again"):
+        calls = recording.Recording.again
+        wanted, seen = where.removeprefix("again "), []
+
+        def again(self: recording.Recording) -> None:
+            seen.append(self)
+            if len(seen) == ("ahead", "back").index(wanted) + 1:
+                for what, given_ in self.calls[: len(self.calls) * call // 3]:
+                    what(*given_)
+                raise _Broken
+            calls(self)
+
+        patch.setattr(recording.Recording, "again", again)
+        return
+    name = {"ahead": "convolve", "back": "layer_back"}[where]
+    function, done = getattr(ways, name), []
+
+    def once(*given_: Any, **named: Any) -> Any:
+        done.append(name)
+        if len(done) == call:
+            raise _Broken
+        return function(*given_, **named)
+
+    patch.setattr(ways, name, once)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("where", ["ahead", "back", "again ahead", "again back"])
+def test_a_step_that_was_broken_off_is_not_made_again(
+    where: str, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = _child()
+    if where.startswith("again"):
+        _backward(_forward(child, 4, 0))
+    steps = list(child._steps._steps.values())
+    with monkeypatch.context() as patch:
+        _break(patch, where, call)
+        with pytest.raises(_Broken):
+            _backward(_forward(child, 4, 1))
+    steps += child._steps._steps.values()
+    child.zero_grad()
+    twin = _twin(child)
+    for step in (2, 3, 4):
+        for one in (child, twin):
+            _backward(_forward(one, 4, step))
+            _litter()
+        _same(child, twin)
+    (kept_step,) = child._steps._steps.values()
+    assert kept_step not in steps
+
+
+def test_a_step_that_another_thread_makes_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = _child()
+    _backward(_forward(child, 4, 0))
+    child.zero_grad()
+    twin = _twin(child)
+    again, seen = recording.Recording.again, []
+
+    def other() -> None:
+        torch.set_num_threads(1)
+        _backward(_forward(child, 4, 1))
+        seen.append("other")
+
+    def between(self: recording.Recording) -> None:
+        """Make the other's whole step after this one's images have come."""
+        if not seen:
+            seen.append("one")
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        again(self)
+
+    monkeypatch.setattr(recording.Recording, "again", between)
+    _backward(_forward(child, 4, 2))
+    assert seen == ["one", "other"]
+    for step in (1, 2):
+        _backward(_forward(twin, 4, step))
+    _same(child, twin)

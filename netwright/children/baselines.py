@@ -6,7 +6,7 @@ import itertools
 
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, classified, fast, thinned
+from netwright.children.joints import averaged, averages, classified, thinned
 from netwright.children.layers import ConvNormRelu
 
 
@@ -105,7 +105,7 @@ class ResNet(nn.Module):
         for k, block in enumerate(self.blocks, 1):
             found = block(*found, 2 if k < len(self.blocks) else 1)
         x = found[0]
-        if fast(x):
+        if averages(found):
             return classified(self.classifier, averaged([x], (x.shape[2], x.shape[3])))
         logits: Tensor = self.classifier(x.mean((2, 3)))
         return logits

@@ -8,9 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.children.joints import averaged, classified, fast, halved, handed, joined
+from netwright.children.joints import (
+    averaged,
+    averages,
+    classified,
+    fast,
+    halved,
+    handed,
+    hooked,
+    joined,
+)
 from netwright.children.kept import Steps
-from netwright.children.layers import ConvNormRelu
+from netwright.children.layers import ConvNormRelu, Convolution
 from netwright.children.plan import (
     IMAGE,
     ChildSettings,
@@ -85,21 +94,6 @@ class _Pool(nn.Module):
         return F.avg_pool2d(F.pad(x, self.pad), self.kernel, self.stride) / self.share.to(x.dtype)
 
 
-class _Convolution(nn.Conv2d):
-    """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
-
-    In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
-    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [N, C, H, W] -> [N, channels, H', W']."""
-        if self.kernel_size == (1, 1) and self.stride != (1, 1):
-            rows, columns = self.stride
-            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
-        return super().forward(x)
-
-
 def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
     if layer.kind in ("max_pool", "avg_pool"):
         return _Pool(layer)
@@ -107,7 +101,7 @@ def _make(layer: Layer, settings: ChildSettings) -> nn.Module:
         return LocalContrastNorm(layer.kernel[0])
     if layer.kind == "batch_norm":
         return nn.BatchNorm2d(layer.in_channels, eps=settings.batch_norm_epsilon)
-    convolution = _Convolution(
+    convolution = Convolution(
         layer.in_channels,
         layer.channels,
         layer.kernel,
@@ -154,8 +148,10 @@ class ConvNet(nn.Module):
         """`images` float [N, C, H, W] -> logits [N, classes]."""
         assert images.shape[1:] == self.plan.image, (images.shape, self.plan.image)
         layers = list(self.layers)
-        if whole(layers, images):
-            found = features(self.plan, self._takers, layers, images, self._final_size, self._steps)
+        parts = whole(layers, images)
+        if parts is not None:
+            size, steps = self._final_size, self._steps
+            found = features(self.plan, self._takers, layers, parts, images, size, steps)
             return classified(self.classifier, found)
         outputs = {(IMAGE, 0): handed(images, self._takers[IMAGE, 0])}
 
@@ -168,13 +164,13 @@ class ConvNet(nn.Module):
         for n, (layer, module) in enumerate(zip(self.plan.layers, layers, strict=True)):
             x = joined([taken(i, layer.level) for i in layer.inputs], layer.in_size)
             takers = self._takers[n, layer.level]
-            if isinstance(module, ConvNormRelu) and fast(x) and not module._forward_hooks:
+            if type(module) is ConvNormRelu and fast(x) and not hooked(module):
                 outputs[n, layer.level] = module.handed(x, takers)
             else:
                 outputs[n, layer.level] = handed(module(x), takers)
             del x
         leaves = [taken(i, self.plan.level) for i in self.plan.outputs]
-        if all(fast(leaf) for leaf in leaves):
+        if averages(leaves):
             found = averaged(leaves, self._final_size)
         else:
             x = joined(leaves, self._final_size)

@@ -204,7 +204,7 @@ def _of_weight(g: Tensor, inputs: Inputs, weight: Tensor, where: Where) -> Tenso
 
 
 def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return hold(torch.empty(shape, dtype=dtype, memory_format=LAST))
+    return hold(torch.empty(shape, dtype=dtype, device="cpu", memory_format=LAST))
 
 
 def _image(x: Tensor) -> tuple[int, int, int, int]:

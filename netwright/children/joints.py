@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook
 
 from netwright.children import openmp
 from netwright.children.recording import hold
@@ -44,19 +45,39 @@ def plain() -> Iterator[None]:
         _plain -= 1
 
 
-def fast(x: Tensor) -> bool:
-    """Return whether the fast versions take images like `x` here.
+def fast(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Return whether the fast versions take images like `x` here, of `dtype` if that is given.
 
-    They want float32 or bfloat16, channels last in memory, and one thread or an OpenMP library
-    that is known (`netwright.children.openmp`).
+    They want float32 or bfloat16, one image or more, channels last in memory, and one thread or an
+    OpenMP library that is known (`netwright.children.openmp`). Where a graph is made of what is
+    called, or all modules have hooks, they do not run.
     """
     return (
-        not _plain
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and openmp.ready()
+        not torch.compiler.is_compiling()
+        and not _plain
+        and x.is_cpu
+        and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
+        and not torch._C._is_tracing()
         and x.is_contiguous(memory_format=LAST)
-        and not torch.compiler.is_compiling()
+        and x.numel() > 0
+        and openmp.ready()
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
+
+
+def casts_to(x: Tensor) -> torch.dtype | None:
+    """Return the type that autocast gives what is convolved, None outside of it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def hooked(module: Module) -> bool:
+    """Return whether torch would call more than the module's forward: hooks of any kind."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 
@@ -88,7 +109,7 @@ def sums_of(channels: int) -> tuple[int, Tensor | None]:
     threads = torch.get_num_threads()
     if threads == 1:
         return 0, None
-    held = hold(torch.empty(threads * 2 * channels, dtype=torch.float64))
+    held = hold(torch.empty(threads * 2 * channels, dtype=torch.float64, device="cpu"))
     return held.data_ptr(), held
 
 
@@ -119,7 +140,7 @@ def takers_of(gradients: Gradients, like: Tensor) -> tuple[tuple[int, int], list
 
 def _like(x: Tensor, size: Size | None = None, channels: int | None = None) -> Tensor:
     shape = (len(x), channels or x.shape[1], *(size or x.shape[2:]))
-    return hold(torch.empty(shape, dtype=x.dtype, memory_format=LAST))
+    return hold(torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=LAST))
 
 
 # --- the same output for several takers -----------------------------------------------------------
@@ -183,7 +204,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     from netwright.children import passes
 
     y = _like(x, (-(-x.shape[2] // 2), -(-x.shape[3] // 2)))
-    place = hold(torch.empty(y.numel(), dtype=torch.uint8))
+    place = hold(torch.empty(y.numel(), dtype=torch.uint8, device="cpu"))
     passes.run(passes.pooled, *_images(x), y.data_ptr(), place.data_ptr())
     return y, place
 
@@ -244,7 +265,8 @@ def join(inputs: Sequence[Tensor], size: Size) -> Tensor:
     if all(x.shape[2:] == size for x in inputs):
         return _side_by_side(inputs)
     shape = (len(inputs[0]), sum(x.shape[1] for x in inputs), *size)
-    whole = torch.empty(shape, dtype=inputs[0].dtype, memory_format=LAST).zero_()
+    like = inputs[0]
+    whole = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=LAST).zero_()
     for x, part in zip(inputs, parts_of(whole, [x.shape for x in inputs]), strict=True):
         part.copy_(x)
     return whole
@@ -294,6 +316,12 @@ def apart(g: Tensor, size: Size, stride: Size) -> Tensor:
     found = _like(g, size).zero_()
     found[:, :, :: stride[0], :: stride[1]] = g
     return found
+
+
+def averages(leaves: Sequence[Tensor]) -> bool:
+    """Return whether `averaged` takes the leaves: a classifier in bfloat16 wants bfloat16."""
+    full = torch.is_autocast_enabled("cpu")
+    return all(fast(x) and (full or x.dtype == torch.float32) for x in leaves)
 
 
 def averaged(leaves: Sequence[Tensor], size: Size) -> Tensor:

@@ -21,15 +21,36 @@ from netwright.children.joints import (
     LAST,
     Gradients,
     bits_of,
+    casts_to,
     fast,
     handed,
+    hooked,
     sizes_of,
     sums_of,
     takers_of,
 )
 from netwright.children.recording import do, hold
 
+Learnt = tuple[Tensor, Tensor, Tensor]
 State = tuple[Tensor, Tensor, Tensor | None, float, float]
+Parts = tuple[Learnt, State]
+
+WIDE = torch.float32
+
+
+class Convolution(nn.Conv2d):
+    """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
+
+    In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
+    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] -> [N, channels, H', W']."""
+        if self.kernel_size == (1, 1) and self.stride != (1, 1):
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
+        return super().forward(x)
 
 
 class ConvNormRelu(nn.Sequential):
@@ -48,20 +69,21 @@ class ConvNormRelu(nn.Sequential):
 
         shortcut: [N, channels, H', W'], else `ValueError`.
         """
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        convolution, _ = self.first_two()
-        training, grad = self.training, torch.is_grad_enabled()
-        one = x.numel() == x.shape[1]  # a pixel, which cannot be normalised: torch says so
-        if not fast(x) or one or (grad and not training):
+        x = x.to(casts_to(x) or x.dtype)
+        training = self.training
+        # a single pixel cannot be normalised: torch says so
+        may = fast(x) and x.numel() != x.shape[1] and (training or not torch.is_grad_enabled())
+        parts = self.parts() if may else None
+        if parts is None:
             return handed(self._plain(x, shortcut), takers)
-        x, where = pixels_of(convolution, x)
+        x, where = pixels_of(self.first_two()[0], x)
         if shortcut is not None:
             shortcut = shortcut.to(x.dtype).contiguous(memory_format=LAST)
+        learnt, state = parts
         if not training:
-            return [self._used(x, where, shortcut)] * takers
+            return [_used(x, learnt, where, state, self.rectify, shortcut)] * takers
         found: tuple[Tensor, ...] = _ConvNormRelu.apply(  # type: ignore[no-untyped-call]
-            x, *self.learnt(), shortcut, where, self.state(), self.rectify, takers
+            x, *learnt, shortcut, where, state, self.rectify, takers
         )
         return list(found)
 
@@ -74,19 +96,44 @@ class ConvNormRelu(nn.Sequential):
         y = shortcut + y
         return F.relu(y) if self.rectify else y
 
-    def learnt(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the convolution's weight, and the normalisation's and bias."""
-        convolution, norm = self.first_two()
-        return convolution.weight, norm.weight, norm.bias
+    def parts(self) -> Parts | None:
+        """Return what the fast versions take of the layer; None where torch's own must run.
 
-    def state(self) -> State:
-        """Return the running moments, the count of steps, the momentum and the epsilon."""
-        norm = self.first_two()[1]
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
-        count = norm.num_batches_tracked
-        return norm.running_mean, norm.running_var, count, norm.momentum, norm.eps
+        That is where its modules have hooks, are not as they were built, or normalise otherwise
+        than it trains. Compiled code goes by addresses: what is learnt, and moments, must be dense
+        float32. Gain and bias are made so: torch's way back through a normalisation in
+        channels_last does not look at the steps of its gain (torch 2.13).
+        """
+        modules = self._modules
+        convolution, norm, relu = modules.get("0"), modules.get("1"), modules.get("2")
+        if not isinstance(convolution, nn.Conv2d) or not _usual(convolution):
+            return None
+        if len(modules) != 2 + self.rectify or (self.rectify and type(relu) is not nn.ReLU):
+            return None
+        if type(norm) is not nn.BatchNorm2d or norm.training != self.training:
+            return None
+        if norm.momentum is None or not norm.track_running_stats:
+            return None
+        if hooked(convolution) or hooked(norm) or (relu is not None and hooked(relu)):
+            return None
+        # not by attributes, which cost more than all the rest; None is a weight that is worked out
+        weight: Tensor = convolution._parameters.get("weight")  # type: ignore[assignment]
+        weight = convolution.weight if weight is None else weight
+        gain: Tensor | None = norm._parameters["weight"]
+        bias: Tensor | None = norm._parameters["bias"]
+        mean, var = norm._buffers["running_mean"], norm._buffers["running_var"]
+        if gain is None or bias is None or mean is None or var is None:
+            return None
+        if weight.dtype is not WIDE or not weight.is_cpu:
+            return None
+        channels, gain, bias = weight.shape[0], gain.contiguous(), bias.contiguous()
+        for x in (gain, bias, mean, var):
+            if x.dtype is not WIDE or not x.is_cpu or x.numel() != channels:
+                return None
+        if not mean.is_contiguous() or not var.is_contiguous():
+            return None
+        count = norm._buffers["num_batches_tracked"]
+        return (weight, gain, bias), (mean, var, count, norm.momentum, norm.eps)
 
     def first_two(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
         """Return the convolution and the normalisation."""
@@ -95,20 +142,33 @@ class ConvNormRelu(nn.Sequential):
         assert isinstance(norm, nn.BatchNorm2d)
         return convolution, norm
 
-    def _used(self, x: Tensor, where: Where, shortcut: Tensor | None) -> Tensor:
-        """Normalise by the running moments, without gradients."""
-        from netwright.children import passes
 
-        convolution, norm = self.first_two()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        y = convolved(alone(x), convolution.weight.to(x.dtype), where)
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        shift = norm.bias - norm.running_mean * scale
-        line = (scale.data_ptr(), shift.data_ptr())
-        beside = _beside(shortcut, y)
-        passes.run(passes.scaled, *sizes_of(y), *line, int(self.rectify), beside, y.data_ptr())
-        return y
+def _usual(convolution: nn.Conv2d) -> bool:
+    """Return whether it is no more than stride, padding and weight say."""
+    return (
+        type(convolution).forward in (Convolution.forward, nn.Conv2d.forward)
+        and convolution._parameters["bias"] is None
+        and convolution.groups == 1
+        and convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and type(convolution.padding) is tuple
+    )
+
+
+def _used(
+    x: Tensor, learnt: Learnt, where: Where, state: State, rectify: bool, shortcut: Tensor | None
+) -> Tensor:
+    """Return a layer's output by the running moments, without gradients."""
+    from netwright.children import passes
+
+    (weight, gain, bias), (mean, var, _, _, epsilon) = learnt, state
+    y = convolved(alone(x), weight.to(x.dtype), where)
+    scale = gain / (var + epsilon).sqrt()
+    shift = bias - mean * scale
+    line = (scale.data_ptr(), shift.data_ptr())
+    beside = _beside(shortcut, y)
+    passes.run(passes.scaled, *sizes_of(y), *line, int(rectify), beside, y.data_ptr())
+    return y
 
 
 def _beside(shortcut: Tensor | None, y: Tensor) -> int:
@@ -180,7 +240,8 @@ def convolve(
     z = convolved(inputs, narrow, where)
     y = hold(torch.empty_like(z))
     running_mean, running_var, count, momentum, epsilon = state
-    line, (sums, summed) = hold(torch.empty(4, z.shape[1])), sums_of(z.shape[1])
+    line = hold(torch.empty(4, z.shape[1], dtype=WIDE, device="cpu"))
+    sums, summed = sums_of(z.shape[1])
     passes.run(
         passes.normalised,
         *sizes_of(z),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from netwright.children.convolution import Inputs, Where, alone, in_tiles
 from netwright.children.joints import Size, apart, join, parts_of, pool, unpool
-from netwright.children.layers import ConvNormRelu, Done, convolve, pixels_of, where_of
+from netwright.children.layers import ConvNormRelu, Done, State, convolve, pixels_of, where_of
 from netwright.children.layers import back as layer_back
 from netwright.children.plan import IMAGE, Layer, Plan
 
@@ -27,14 +27,15 @@ Place = tuple[int, int]  # an output, and how often it is pooled
 class Child:
     """What both ways take of a child.
 
-    takers: how many take each output at each level. learnt: of each layer, as `ConvNormRelu.learnt`
-    has it. size: of the last outputs, when they are padded.
+    takers: how many take each output at each level. learnt, states: of each layer, as
+    `ConvNormRelu.parts` has them. size: of the last outputs, when they are padded.
     """
 
     plan: Plan
     takers: Counter[Place]
     layers: Sequence[ConvNormRelu]
     learnt: Sequence[Tensor]
+    states: Sequence[State]
     size: Size
 
     @property
@@ -80,7 +81,7 @@ def ahead(child: Child, images: Tensor) -> tuple[Way, list[Tensor]]:
     for n, (layer, module) in enumerate(zip(plan.layers, child.layers, strict=True)):
         inputs, where = _inputs(way, layer, module)
         weight, gain, bias = child.learnt[3 * n : 3 * n + 3]
-        y, done = convolve(inputs, weight, gain, bias, where, module.state(), True)
+        y, done = convolve(inputs, weight, gain, bias, where, child.states[n], True)
         way.layers.append(done)
         way.arrive((n, layer.level), y)
         del inputs, y

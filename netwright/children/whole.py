@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from netwright.children.joints import Size, fast, spread
+from netwright.children.joints import Size, casts_to, fast, hooked, spread
 from netwright.children.kept import Steps
-from netwright.children.layers import ConvNormRelu
+from netwright.children.layers import WIDE, ConvNormRelu, Parts
 from netwright.children.plan import Plan
 from netwright.children.ways import Child, Place, ahead, back
 
@@ -25,36 +25,40 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def whole(layers: Sequence[Module], images: Tensor) -> bool:
-    """Return whether `features` takes these layers in training here."""
-    return (
-        torch.is_grad_enabled()
-        and all(
-            type(m) is ConvNormRelu and m.training and m.rectify and not m._forward_hooks
-            for m in layers
-        )
-        and not images.requires_grad
-        and fast(images)
-        and len(images) > 1
-    )
+def whole(layers: Sequence[Module], images: Tensor) -> list[Parts] | None:
+    """Return what `features` takes of these layers in training, None where it does not here."""
+    if not torch.is_grad_enabled() or images.requires_grad or not fast(images, casts_to(images)):
+        return None
+    if len(images) < 2:
+        return None
+    found = []
+    for m in layers:
+        if type(m) is not ConvNormRelu or not m.training or not m.rectify or hooked(m):
+            return None
+        parts = m.parts()
+        if parts is None:
+            return None
+        found.append(parts)
+    return found
 
 
 def features(
     plan: Plan,
     takers: Counter[Place],
     layers: Sequence[Any],
+    parts: Sequence[Parts],
     images: Tensor,
     size: Size,
     kept: Steps,
 ) -> Tensor:
     """Return the mean of each channel of the last outputs, padded to `size`: float32 [N, C].
 
-    takers: how many take each output at each level. kept: steps of these layers, and no others.
+    takers: how many take each output at each level. parts: what `whole` gave. kept: steps of these
+    layers, and no others.
     """
-    if torch.is_autocast_enabled("cpu"):
-        images = images.to(torch.get_autocast_dtype("cpu"))
-    learnt = [weight for layer in layers for weight in layer.learnt()]
-    child = Child(plan, takers, layers, learnt, size)
+    images = images.to(casts_to(images) or images.dtype)
+    learnt = [weight for weights, _ in parts for weight in weights]
+    child = Child(plan, takers, layers, learnt, [state for _, state in parts], size)
     found: Tensor = _Whole.apply(child, kept, images, *learnt)  # type: ignore[no-untyped-call]
     return found
 
@@ -63,7 +67,8 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, child: Child, kept: Steps, images: Tensor, *learnt: Tensor) -> Tensor:
         ctx.child, ctx.dtype = child, images.dtype
-        ctx.save_for_backward(*learnt[1::3])
+        # weights too where the way back takes them as they are, so that a change is noticed
+        ctx.save_for_backward(*learnt[1::3], *(learnt[::3] if images.dtype is WIDE else ()))
         ctx.turn = kept.begin(child, images)
         if ctx.turn is not None:
             return child.means(ctx.turn.leaves)
@@ -74,9 +79,10 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        child, gains = ctx.child, ctx.saved_tensors
+        child = ctx.child
         if child is None:
             raise RuntimeError("a child's gradient can be taken once; run it forward again")
+        gains = ctx.saved_tensors[: len(child.layers)]
         ctx.child = None
         turn, ctx.turn = ctx.turn, None
         if turn is not None:
