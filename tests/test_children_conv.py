@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from netwright.children.conv import ConvNet, LocalContrastNorm, build
 from netwright.children.joints import pad_to
+from netwright.children.layers import Convolution
 from netwright.children.plan import IMAGE, ChildSettings, compile_plan
 from netwright.errors import ArchitectureError, ConfigError
 from netwright.space import Architecture, Choice, SearchSpace
@@ -113,6 +114,29 @@ def test_strided_pointwise_layers_are_ordinary_convolutions(stride: tuple[int, i
     assert torch.allclose(out.double(), expected, atol=1e-5)
     assert reference.weight.grad is not None
     assert torch.allclose(convolution.weight.grad.double(), reference.weight.grad, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("size", [(1, 1), (5, 1), (2, 2), (4, 3)])
+def test_a_stride_as_long_as_the_images_is_right_in_bfloat16(
+    size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    for kernel in ((1, 3), (3, 3), (5, 7)):
+        for stride in ((1, 2), (3, 3)):
+            padding = kernel[0] // 2, kernel[1] // 2
+            layer = Convolution(36, 24, kernel, stride, padding).to(memory_format=layout)  # type: ignore[call-overload]
+            x = torch.randn(16, 36, *size).contiguous(memory_format=layout).requires_grad_()
+            weights = [x, layer.weight, layer.bias]
+            full = F.conv2d(x, layer.weight, layer.bias, stride, padding)
+            g = torch.randn_like(full)
+            expected = [full, *torch.autograd.grad(full, weights, g)]
+            with torch.autocast("cpu", torch.bfloat16):
+                low = layer(x)
+            found = [low, *torch.autograd.grad(low, weights, g.to(low.dtype))]
+            for one, other in zip(found, expected, strict=True):
+                worst = float((one.float() - other).abs().max().detach())
+                assert worst <= 0.02 * float(other.abs().max().detach()), (kernel, stride)
 
 
 def test_rule_1_a_layer_without_input_takes_the_image() -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from netwright.children.convolution import Inputs, Where, alone, backward, convolved, in_tiles
+from netwright.children.convolution import Inputs, Where, alone, backward, convolved, in_tiles, met
 from netwright.children.joints import (
     LAST,
     Gradients,
@@ -42,7 +42,8 @@ class Convolution(nn.Conv2d):
     """A convolution; one of 1x1 with a stride takes the pixels that count first, which is the same.
 
     In channels_last, torch's weight gradient of a strided 1x1 convolution of 3 or 4 channels writes
-    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md).
+    outside its memory on an AVX2 processor (torch 2.13, oneDNN 3.12; docs/results/speed.md). Where
+    the stride is as long as the images, see `netwright.children.convolution.met`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,6 +51,9 @@ class Convolution(nn.Conv2d):
         if self.kernel_size == (1, 1) and self.stride != (1, 1):
             rows, columns = self.stride
             return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
+        some = met(x, self.weight, where_of(self))
+        if some is not None:
+            return F.conv2d(x[some.pixels], self.weight[some.taps], self.bias, *some.where)
         return super().forward(x)
 
 
