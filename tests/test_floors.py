@@ -45,6 +45,7 @@ FLOORS = {
     "interrupts": 9,
     "searching": 9,
     "comparing": 9,
+    "outcomes": 9,
     "compare_command": 9,
     "network_commands": 9,
     "options": 9,

@@ -100,7 +100,8 @@ def test_children_that_do_not_end_are_recorded_as_interrupted(tmp_path: Path, tw
             process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert time.time() - began < (5 if twice else 15)
-        assert process.returncode == 130, err
+        # by the signal itself where the second came when all was over, for a shell 130 too
+        assert process.returncode in ((130, -signal.SIGINT) if twice else (130,)), err
         assert "Traceback" not in err
         if not twice:
             assert len(store.events("interrupted")[0].payload["numbers"]) == 2
