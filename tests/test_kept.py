@@ -70,7 +70,7 @@ def _backward(loss: Tensor) -> None:
 
 def _litter() -> None:
     """Fill what memory is free with what is not a number."""
-    gc.collect()
+    gc.collect(1)  # what a step made is young; all of the heap takes .2 s
     torch.set_num_threads(1)
     held = [torch.full((n,), torch.nan) for n in (2**k for k in range(4, 18)) for _ in range(8)]
     del held
