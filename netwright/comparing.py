@@ -7,7 +7,7 @@ import json
 import math
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -261,9 +261,9 @@ class Comparison:
         """Return the mean score of random architectures; None where none was trained whole."""
         config = self.config
         if config.instant:
-            space = config.make_space()
-            evaluator, draws = config.make_evaluator(space), rng(config.study.seed, 0, "average")
-            drawn = [space.sample(draws) for _ in range(RANDOM)]
+            evaluator = config.make_evaluator(self._space)
+            draws = rng(config.study.seed, 0, "average")
+            drawn = [self._space.sample(draws) for _ in range(RANDOM)]
             found = [evaluator.evaluate(a, k, "cpu").score for k, a in enumerate(drawn)]
             return float(np.mean(found))
         if config.stopping.method != "none":
@@ -318,13 +318,13 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def check_entries(config: Config) -> None:
     """Raise a `UsageError` where a controller of the comparison cannot be made or is none."""
-    _check_apart(config)
+    runs = {entry: _sole(config, entry) for entry in config.compare.controllers}
+    _check_apart(runs)
     space, trials = config.make_space(), config.study.trials
-    for entry in config.compare.controllers:
-        own = configured(config, entry, config.study.seed)
-        own.make_controller(space)
-        population = own.controller.population
-        if own.controller.name == "evolution" and population >= trials > 1:
+    for entry, run in runs.items():
+        run.make_controller(space)
+        population = run.controller.population
+        if run.controller.name == "evolution" and population >= trials > 1:
             raise ConfigError(
                 f"evolution's population must be below study.trials, or it is random search; "
                 f"{entry!r} has {population} of {trials} trials; use evolution:population="
@@ -332,16 +332,21 @@ def check_entries(config: Config) -> None:
             )
 
 
-def _check_apart(config: Config) -> None:
-    """Raise a `ConfigError` for an entry that sets a name, or is made of what another is."""
+def _sole(config: Config, entry: str) -> Config:
+    """Return a run's configuration; raises `ConfigError` for an entry that sets a name."""
+    if re.search(r"[:,]\s*name\s*=", entry):
+        raise ConfigError(
+            f"an entry of compare.controllers names its controller before the colon; got "
+            f"{entry!r}, which sets name after it; leave that out"
+        )
+    return configured(config, entry, config.study.seed)
+
+
+def _check_apart(runs: Mapping[str, Config]) -> None:
+    """Raise a `ConfigError` for an entry that is made of what another is."""
     seen: list[tuple[dict[str, Any], str]] = []
-    for entry in config.compare.controllers:
-        if re.search(r"[:,]\s*name\s*=", entry):
-            raise ConfigError(
-                f"an entry of compare.controllers names its controller before the colon; got "
-                f"{entry!r}, which sets name after it; leave that out"
-            )
-        data = _settings(configured(config, entry, config.study.seed))
+    for entry, run in runs.items():
+        data = _settings(run)
         own = {key: data[key] for key in settings_of(data["name"])}
         like = next((other for settings, other in seen if settings == own), None)
         if like is not None:

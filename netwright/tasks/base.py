@@ -251,6 +251,14 @@ class Config(ABC):
         data, which raise a `UsageError`, leave nothing behind.
         """
 
+    def refuse_depth(self, what: str) -> None:
+        """Raise a `ConfigError` for a schedule of depths, which `what` of the task do not have."""
+        if self.study.depth is not None:
+            raise ConfigError(
+                f"study.depth must be left out for {self.task}, whose {what} have one depth; got "
+                f"a schedule; remove the section"
+            )
+
     def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
         """Raise a `StudyError` where the data are known to be others than those of `notes`.
 

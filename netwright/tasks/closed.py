@@ -47,11 +47,7 @@ class ClosedConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.study.depth is not None:
-            raise ConfigError(
-                f"study.depth must be left out for {self.task}, whose architectures have one "
-                f"depth; got a schedule; remove the section"
-            )
+        self.refuse_depth("architectures")
 
     def prepare(self, evaluator: Any) -> dict[str, Any]:
         """Return nothing: making the evaluator has read all there is."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from netwright.children.language import LanguageChildSettings, parameters_at, solve_width
 from netwright.data.text import TextSettings
-from netwright.errors import ConfigError, DataError
+from netwright.errors import DataError
 from netwright.evaluators.language import LanguageEvaluator, core_of, train_final
 from netwright.executors.probe import Subject
 from netwright.rules import Section
@@ -90,11 +90,7 @@ class LanguageConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.study.depth is not None:
-            raise ConfigError(
-                f"study.depth must be left out for {self.task}, whose cells have one depth; got "
-                f"a schedule; remove the section"
-            )
+        self.refuse_depth("cells")
         if self.stopping.donors:
             rule = f"must be 0 for {self.task}, whose children inherit nothing"
             Section("stopping", self.stopping).refuse("donors", rule)
