@@ -29,6 +29,7 @@ from netwright.space import SearchSpace
 from netwright.store import sqlite_url
 from netwright.study import Study
 from netwright.workspace import check_folder
+from netwright.writing import write_whole
 
 Array = NDArray[Any]
 HEADER, TABLES = "compare.json", "compare.md"
@@ -187,7 +188,7 @@ class Comparison:
                 f"\nThe average random architecture: {average:.4f} ({self.config.metric.name}).\n"
             )
         written = [self.folder / TABLES]
-        written[0].write_text(text)
+        write_whole(written[0], text)
         plots = {
             f"{name}-trials": plot(measure)
             for name, measure in zip(("best", "regret"), measures, strict=False)
@@ -196,7 +197,7 @@ class Comparison:
             plots["best-cost"] = plot(measures[0], costs)
         for name, svg in plots.items():
             written.append(self.folder / f"{name}.svg")
-            written[-1].write_text(svg)
+            write_whole(written[-1], svg)
         return {
             "files": [str(path) for path in written],
             "text": text,

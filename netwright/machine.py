@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from netwright.writing import write_whole
+
 
 def cores() -> int:
     """Return how many processors this process may use."""
@@ -73,8 +75,6 @@ def keep(name: str, key: str, figures: Sequence[float]) -> None:
     known = known if isinstance(known, dict) else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({**known, key: list(figures)}, indent=1))
-        part.replace(path)
+        write_whole(path, json.dumps({**known, key: list(figures)}, indent=1))
     except OSError:
         return

@@ -11,6 +11,7 @@ from typing import Any
 from netwright.errors import ArchitectureError, StudyError
 from netwright.space import SearchSpace
 from netwright.trial import Trial, TrialState
+from netwright.writing import write_whole
 
 KEPT = {"controller": dict, "rewards": list, "scores": list, "costs": list, "best": dict}
 LARGEST = sys.float_info.max
@@ -41,9 +42,7 @@ def best_so_far(rewards: Sequence[float], scores: Sequence[float | None]) -> lis
 
 def write(path: Path, data: Any) -> None:
     """Write JSON, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data))
-    part.replace(path)
+    write_whole(path, json.dumps(data))
 
 
 def read(

@@ -11,9 +11,10 @@ ROOT = Path(netwright.__file__).parent
 
 FLOORS = {
     "errors": 0,
-    "machine": 0,
+    "machine": 1,
     "rules": 1,
     "seeding": 0,
+    "writing": 0,
     "space": 1,
     "decisions": 1,
     "stopping": 1,

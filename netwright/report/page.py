@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from netwright.report.tables import ACCURACY, metric_name
 from netwright.space import SearchSpace
 from netwright.spaces.recurrent import Cell
 from netwright.trial import Metric, Trial, TrialState
+from netwright.writing import write_whole
 
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARGIN = 5e-5  # scores nearer than this look equal in the tables
@@ -87,18 +86,7 @@ def write_report(path: Path, data: ReportData) -> None:
     text = render(data)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        draft.chmod(0o666 & ~umask)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    write_whole(path, text)
 
 
 # --- sections -----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch import nn
 
 from netwright.errors import ArchitectureError, UsageError
 from netwright.tasks.results import Network
+from netwright.writing import write_whole
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
 EXPORTS = ("network.py", "network.pt2", "network.onnx")
@@ -37,8 +38,8 @@ def write_network(folder: Path, module: nn.Module, description: Mapping[str, Any
     if (folder / DESCRIPTION).exists() and noted(folder, "weights") != data["weights"]:
         for name in EXPORTS:
             (folder / name).unlink(missing_ok=True)
-    _replace(folder / WEIGHTS, weights)
-    _replace(folder / DESCRIPTION, (json.dumps(data, indent=1) + "\n").encode())
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / DESCRIPTION, json.dumps(data, indent=1) + "\n")
 
 
 def noted(folder: Path, key: str) -> Any:
@@ -48,12 +49,6 @@ def noted(folder: Path, key: str) -> Any:
     except (OSError, ValueError, RecursionError):
         return None
     return data.get(key) if isinstance(data, dict) else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 _BAD = (
