@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from netwright.executors import probe
 from netwright.executors.local import InProcess
 from netwright.executors.probe import Crew, Subject, best_workers
 from netwright.executors.processes import Processes
+from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.tasks import execution
 from netwright.tasks.execution import ExecutionSettings
@@ -147,6 +151,35 @@ def test_one_worker_has_the_first_of_the_devices() -> None:
     with ExecutionSettings(devices=("meta", "cpu")).running() as (executor, _):
         assert isinstance(executor, InProcess)
         assert executor.device == "meta"
+
+
+@pytest.mark.parametrize("source", ["digits", "ptb-small"])
+def test_what_no_worker_does_has_the_first_of_the_devices_too(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(source, ['execution.devices=["meta", "cpu"]', "execution.device=cpu"])
+    seen: list[object] = []
+
+    class Asked:
+        space = config.make_space()
+
+        def evaluate_module(self, *given: object) -> None:
+            seen.append(given[-1])
+
+        evaluate_core = evaluate_module
+
+        def limited(self, limit: int) -> Asked:
+            return self
+
+    architecture = Asked.space.sample(random.Random(0))
+    config.evaluate_point(cast(Evaluator, Asked()), architecture, None, 0)
+    task = sys.modules[type(config).__module__]
+    monkeypatch.setattr(task, "train_final", lambda *_, device, **__: seen.append(device))
+    with pytest.raises(AttributeError):  # nothing was trained
+        config.train_final(
+            Asked.space, architecture, point=None, child_seed=0, opened=lambda: None, on_epoch=None
+        )
+    assert seen == ["meta", "meta"]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ class ExecutionSettings:
     """Where children run; no part of what a study is.
 
     executor: "auto" (this process with one worker, processes with more), "in_process",
-    "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly;
-    `device` where there are none. threads: of torch, in each worker, 0 leaves its own number.
+    "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly, the
+    first also of what no worker does, such as the final training; `device` where there are none.
+    threads: of torch, in each worker, 0 leaves its own number.
     workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
     cluster has room for. numerics: precision of children and layout of their images where
     training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
@@ -62,11 +63,16 @@ class ExecutionSettings:
         if self.numerics:
             Numerics.parse(self.numerics, "execution.numerics")
 
+    @property
+    def here(self) -> str:
+        """The device of what this process itself does."""
+        return self.devices[0] if self.devices else self.device
+
     def settled(self, numerics: str, measure: Callable[[str], Numerics]) -> Self:
         """Return it with `numerics` filled in, or what stands in it, or what is measured."""
         found = numerics or self.numerics
         if not found:
-            found = str(measure(self.devices[0] if self.devices else self.device))
+            found = str(measure(self.here))
         return replace(self, numerics=found)
 
     def noted(self, precision: str) -> Numerics | None:
@@ -111,7 +117,7 @@ class ExecutionSettings:
         if self.executor != "processes" and chosen.workers == 1:
             if chosen.threads:
                 torch.set_num_threads(chosen.threads)
-            return InProcess(devices[0]), chosen.said
+            return InProcess(self.here), chosen.said
         limits |= {"threads": chosen.threads, "recycle": self.recycle}
         return Processes(chosen.workers, devices, **limits), chosen.said
 

@@ -150,7 +150,7 @@ class ImageConfig(Config):
     def prepare(self, evaluator: ImageEvaluator) -> dict[str, Any]:
         """Read and whiten the images; return their shape, classes and numbers."""
         data = evaluator.data
-        evaluator.pipelines(self.execution.device)
+        evaluator.pipelines(self.execution.here)
         return {
             "image": list(data.shape),
             "classes": list(data.classes),
@@ -198,7 +198,7 @@ class ImageConfig(Config):
         """Train at a point of the grid; its rate goes before the architecture's own."""
         recipe, child = self.at(point)
         make = maker(evaluator.space, architecture, child)
-        return evaluator.evaluate_module(make, recipe, seed, self.execution.device)
+        return evaluator.evaluate_module(make, recipe, seed, self.execution.here)
 
     # --- the final training -----------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class ImageConfig(Config):
             seed=self.study.seed,
             child_seed=child_seed,
             opened=opened,
-            device=self.execution.device,
+            device=self.execution.here,
             on_epoch=on_epoch,
             numerics=self.numerics(recipe),
         )

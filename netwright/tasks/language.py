@@ -212,7 +212,7 @@ class LanguageConfig(Config):
         recipe = self.at(point)
         recipe = replace(recipe, epochs=self.tune.epochs or recipe.epochs)
         return evaluator.limited(self.tune.train_limit).evaluate_core(
-            core_of(evaluator.space, architecture), recipe, self.child, seed, self.execution.device
+            core_of(evaluator.space, architecture), recipe, self.child, seed, self.execution.here
         )
 
     # --- the final training -----------------------------------------------------------------
@@ -253,7 +253,7 @@ class LanguageConfig(Config):
             self._final_child,
             seed=child_seed,
             opened=opened,
-            device=self.execution.device,
+            device=self.execution.here,
             on_epoch=on_epoch,
             numerics=self.execution.noted(recipe.precision),
         )
