@@ -1,4 +1,4 @@
-"""The seams of Netwright on one page; each has a contract suite under tests/contracts."""
+"""The seams of Netwright on one page; tests/contracts has suites for their implementations."""
 
 from __future__ import annotations
 
