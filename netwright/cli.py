@@ -299,6 +299,7 @@ def train(
             "train takes a study, or --cell (--architecture) and a configuration, one of them; "
             "see --help"
         )
+    target = finishing.place_for(target, finished.training)
     finished.save(target)
     if as_json:
         print_json({"network": str(target), **finished.record})

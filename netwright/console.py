@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from typing import Any
@@ -39,6 +40,8 @@ def goes_on(kept: str) -> None:
 
 def run(app: typer.Typer) -> None:
     """Run a command and exit: 0; 2 for bad input, 1 for a failure, each in one line; 130."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(app)
     finally:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
-from netwright.errors import StudyError
-from netwright.exporting import export_network, find_inputs
+from netwright.errors import MissingExtraError, StudyError
+from netwright.exporting import check_onnx, export_network, find_inputs
 from netwright.progress import counting
 from netwright.reporting import write_study_report
 from netwright.searching import run_search
@@ -28,6 +28,7 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     Raises `StudyError` where `folder` holds another study.
     """
     config = load_config("digits", [f"study.trials={TRIALS}", *settings])
+    config.execution.check_device()
     set_threads(config)
     place, control = Workspace(folder), Workspace(folder / "random-search")
     study = _search(place, config, "search", err)
@@ -47,11 +48,20 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
         f"test accuracy        {record['test_accuracy']:.4f}, trained on all but the test set and "
         f"tested once",
         f"parameters           {record['parameters']:,}",
-        f"network              {place.network} (safetensors + JSON, network.py, .pt2, .onnx)",
+        f"network              {place.network} (safetensors + JSON, network.py, .pt2"
+        f"{', .onnx' if _has_onnx() else '; .onnx needs the extra onnx'})",
         f"report               {place.report}",
     ]
     for line in lines:
         out.print(line, markup=False)
+
+
+def _has_onnx() -> bool:
+    try:
+        check_onnx()
+    except MissingExtraError:
+        return False
+    return True
 
 
 def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
@@ -77,11 +87,13 @@ def _finish(
     with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
         for record in finishing.tune(config, study, evaluator):
             advance(f"trial {record['trial']}: {record['score']}")
-    with counting(err, "final training", config.final_epochs) as advance:
-        finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))
-    finished.save(place.network)
+    if not (study.events("train") and finishing.holds_best(config, study, place.network)):
+        with counting(err, "final training", config.final_epochs) as advance:
+            finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))
+        finished.save(place.network)
     with counting(err, "export and report", 2) as advance:
-        export_network(place.network, place.network, find_inputs(place.folder))
+        inputs = find_inputs(place.folder, place.network)
+        export_network(place.network, place.network, inputs, onnx=_has_onnx())
         advance("network written")
         write_study_report(place.folder, control.folder, place.report)
         advance("report written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.errors import MissingExtraError, NetwrightError, StudyError
+from netwright.errors import DataError, MissingExtraError, NetwrightError, StudyError
 from netwright.network import load_network
-from netwright.tasks.files import DESCRIPTION, WEIGHTS, noted
+from netwright.tasks.files import DESCRIPTION, EXPORTS, WEIGHTS, noted
 from netwright.tasks.results import Network
 from netwright.workspace import Workspace
+from netwright.writing import write_whole
+
+PYTHON, PROGRAM, ONNX = EXPORTS
 
 
 def export_network(
@@ -26,38 +30,65 @@ def export_network(
     """Write every form of the network in `source` to `target`; return a line on each.
 
     `weights.safetensors` and `network.json` (what Netwright loads), `network.py` (plain PyTorch
-    that loads the weights), `network.pt2` (torch.export) and, with `onnx`, `network.onnx`.
+    that loads the weights), `network.pt2` (torch.export) and, with `onnx`, `network.onnx`. All are
+    checked before the first is put there.
     inputs: what each form is checked on against torch (images: float [N, C, H, W] in [0, 1]);
     random ones where none are given. Raises `MissingExtraError` for ONNX without its packages,
-    `StudyError` where `target` holds another network, and `NetwrightError` for a form that differs
-    by more than rounding.
+    `StudyError` where `target` holds another network or a file that no export wrote, and
+    `NetwrightError` for a form that differs by more than rounding.
     """
     if onnx:
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(package, "onnx", "the ONNX form")
+        check_onnx()
     network = load_network(source)
-    there = [name for name in (WEIGHTS, DESCRIPTION) if (target / name).exists()]
-    if there and noted(target, "weights") != noted(source, "weights"):
-        raise StudyError(
-            f"a folder holds one network; {target} holds another one's {there[0]}; use --out with "
-            f"another folder"
-        )
+    text = network.source()
+    _check_target(source, target, text)
     inputs = network.example_inputs() if inputs is None else inputs
-    target.mkdir(parents=True, exist_ok=True)
-    if target.resolve() != source.resolve():
-        for name in (WEIGHTS, DESCRIPTION):
-            (target / name).write_bytes((source / name).read_bytes())
     with torch.no_grad():
         sample = _Sample(network, inputs, _outputs(network.module(*inputs)))
-    lines = {
-        "weights": f"{target / WEIGHTS} (with {DESCRIPTION})",
-        "python": _source(sample, target / "network.py"),
-        "torch.export": _torch_export(sample, target / "network.pt2"),
-    }
-    if onnx:
-        lines["onnx"] = _onnx(sample, target / "network.onnx")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
+        draft = Path(folder)
+        (draft / PYTHON).write_text(text)
+        lines = {
+            "weights": f"{target / WEIGHTS} (with {DESCRIPTION})",
+            "python": f"{target / PYTHON} {_python(sample, draft / PYTHON, source / WEIGHTS)}",
+            "torch.export": f"{target / PROGRAM} {_torch_export(sample, draft / PROGRAM)}",
+        }
+        if onnx:
+            lines["onnx"] = f"{target / ONNX} {_onnx(sample, draft / ONNX)}"
+        if target.resolve() != source.resolve():
+            for name in (WEIGHTS, DESCRIPTION):
+                write_whole(target / name, (source / name).read_bytes())
+        for path in sorted(draft.iterdir()):
+            path.replace(target / path.name)
     return lines
+
+
+def check_onnx() -> None:
+    """Raise `MissingExtraError` where a package of the ONNX form is missing."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx", "the ONNX form")
+
+
+def _check_target(source: Path, target: Path, text: str) -> None:
+    """Raise `StudyError` where an export would replace what is another's, or was changed."""
+    weights = noted(target, "weights")
+    own = target.resolve() == source.resolve() or (
+        weights is not None and weights == noted(source, "weights")
+    )
+    for name in (WEIGHTS, DESCRIPTION, *EXPORTS):
+        if not own and (target / name).exists():
+            raise StudyError(
+                f"a folder holds one network; {target} holds another one's {name}; use --out with "
+                f"another folder"
+            )
+    python = target / PYTHON
+    if python.exists() and python.read_bytes() != text.encode():
+        raise StudyError(
+            f"an export replaces no file that was changed; {python} is not what it would write; "
+            f"move it away, or use --out with another folder"
+        )
 
 
 def _outputs(result: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -77,29 +108,26 @@ class _Sample:
         """Say that the first dimension of every input is free."""
         return tuple({0: torch.export.Dim.DYNAMIC} for _ in self.inputs)
 
-    def check(self, got: Tensor | Sequence[Tensor], path: Path) -> str:
+    def check(self, got: Tensor | Sequence[Tensor], form: str) -> str:
         """Say how far `got` is from torch; raise where it is more than rounding."""
         largest = 0.0
         for expected, other in zip(self.expected, _outputs(got), strict=True):
             off = float((expected - other).abs().max())
             if not off <= 1e-4 * max(1.0, float(expected.abs().max())):
-                path.unlink()
                 raise NetwrightError(
-                    f"an exported form must equal torch; {path.name} differs by {off:g}; it was "
-                    f"removed"
+                    f"an exported form must equal torch; {form} differs by {off:g}; nothing was "
+                    f"written"
                 )
             largest = max(largest, off)
         on = f"{len(self.inputs[0])} {self.network.inputs[0]}"
-        return f"{path} (equal to torch within {largest:.1e} on {on})"
+        return f"(equal to torch within {largest:.1e} on {on})"
 
 
-def _source(sample: _Sample, path: Path) -> str:
-    text = sample.network.source()
-    path.write_text(text)
+def _python(sample: _Sample, path: Path, weights: Path) -> str:
     namespace: dict[str, Any] = {}
-    exec(compile(text, str(path), "exec"), namespace)
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
     with torch.no_grad():
-        return sample.check(namespace["load"](path.with_name(WEIGHTS))(*sample.inputs), path)
+        return sample.check(namespace["load"](weights)(*sample.inputs), path.name)
 
 
 def _torch_export(sample: _Sample, path: Path) -> str:
@@ -111,7 +139,7 @@ def _torch_export(sample: _Sample, path: Path) -> str:
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
     with torch.no_grad():
-        return sample.check(loaded(*sample.inputs), path)
+        return sample.check(loaded(*sample.inputs), path.name)
 
 
 def _onnx(sample: _Sample, path: Path) -> str:
@@ -135,13 +163,22 @@ def _onnx(sample: _Sample, path: Path) -> str:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     arrays = [tensor.numpy() for tensor in sample.inputs]
     got = session.run(list(sample.network.outputs), dict(zip(names, arrays, strict=True)))
-    return sample.check([torch.from_numpy(array) for array in got], path)
+    return sample.check([torch.from_numpy(array) for array in got], path.name)
 
 
-def find_inputs(folder: Path, n: int = 64) -> tuple[Tensor, ...] | None:
-    """Return up to n inputs from the validation data of the study in `folder`.
+def find_inputs(folder: Path, network: Path, n: int = 64) -> tuple[Tensor, ...] | None:
+    """Return up to n inputs of the `network` from the validation data of the study in `folder`.
 
-    None where there is no study, or its task gives none; the test set is not opened.
+    None where there is no study, its task gives none, its data cannot be read any more, or the
+    network was trained for inputs of another shape; the test set is not opened.
     """
     place = Workspace(folder)
-    return place.config().example_inputs(n) if place.exists() else None
+    if not place.exists():
+        return None
+    try:
+        found = place.config().example_inputs(n)
+    except DataError:
+        return None
+    wanted = [tensor.shape[1:] for tensor in load_network(network).example_inputs()]
+    fits = found is not None and [tensor.shape[1:] for tensor in found] == wanted
+    return found if fits else None

@@ -177,12 +177,33 @@ def train_best(config: Config, study: Study, on_epoch: OnEpoch | None = None) ->
 def check_best(config: Config, study: Study, target: Path) -> None:
     """Raise a `UsageError` where `train_best` could not go on to `target`; writes nothing."""
     check_folder(target)
-    trial, point, _, _ = _winner(study)
-    seed = derive_seed(study.seed, trial.number, "final")
     if (target / JOURNAL).exists():
         raise _another(target)
-    _check_target(target, training_name(config, study.space, trial.architecture, point, seed))
-    config.check_final(study.space, trial.architecture)
+    _check_target(target, _best_name(config, study))
+    config.check_final(study.space, _winner(study)[0].architecture)
+
+
+def place_for(target: Path, training: str) -> Path:
+    """Return where a network that is trained is saved: `target`.
+
+    Where another training has put its own there meanwhile it is a folder beside that.
+    """
+    try:
+        _check_target(target, training)
+    except StudyError:
+        return target.with_name(f"{target.name}-{training}")
+    return target
+
+
+def holds_best(config: Config, study: Study, target: Path) -> bool:
+    """Say whether `target` holds the network that `train_best` would train."""
+    return bool(noted(target, "training") == _best_name(config, study))
+
+
+def _best_name(config: Config, study: Study) -> str:
+    trial, point, _, _ = _winner(study)
+    seed = derive_seed(study.seed, trial.number, "final")
+    return training_name(config, study.space, trial.architecture, point, seed)
 
 
 def _winner(study: Study) -> tuple[Trial, Point, float | None, bool]:

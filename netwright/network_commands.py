@@ -31,7 +31,8 @@ def export(
     from netwright.network import find_network
 
     source = find_network(study)
-    written = export_network(source, target or source, find_inputs(study), onnx=not no_onnx)
+    inputs = find_inputs(study, source)
+    written = export_network(source, target or source, inputs, onnx=not no_onnx)
     if as_json:
         print_json(written)
         return
@@ -60,14 +61,14 @@ def to_optuna(study: str | Path, url: str) -> str:
     """Write a study into an Optuna storage under its own name; return what was done."""
     from contextlib import closing
 
-    import optuna
-
-    from netwright.integrations.optuna import export_study
+    from netwright.integrations.optuna import export_study  # says what is missing
     from netwright.workspace import Workspace
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = Workspace(study)
     name = place.config().name
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with closing(place.store()) as store:
         export_study(store, url, name)
     return f"written: study {name} at {url}; open it with optuna-dashboard {url}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from netwright.demo import run_demo
-from netwright.errors import StudyError
+from netwright.errors import ConfigError, StudyError
 from netwright.workspace import Workspace
 
 SMALL = [
@@ -60,3 +61,26 @@ def test_the_demo_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     _demo(tmp_path, SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
     assert (tmp_path / "network" / "mine.txt").read_text() == "precious"
+
+
+def test_the_demo_asks_for_its_device_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a device of this machine; 'meta' is not"):
+        _demo(tmp_path / "demo", [*SMALL, "execution.device=meta"])
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_demo_without_onnx_leaves_that_form_out_and_goes_on_from_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else found(name)
+    )
+    folder = tmp_path / "demo"
+    assert ".onnx needs the extra onnx" in _demo(folder, SMALL)
+    forms = {path.suffix for path in (folder / "network").iterdir()}
+    assert forms == {".json", ".safetensors", ".py", ".pt2"}
+    (folder / "report.html").unlink()  # as if it had been cut off before
+    _demo(folder, SMALL)
+    assert (folder / "report.html").exists()
+    assert len(Workspace(folder).open()[1].events("open_test")) == 1

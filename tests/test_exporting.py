@@ -7,20 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netwright import exporting
 from netwright.children.conv import build
 from netwright.children.plan import ChildSettings
 from netwright.children.source import module_source
+from netwright.config import load_config
 from netwright.data.images import DataSettings, ImageSet, Preprocess
+from netwright.errors import NetwrightError
 from netwright.evaluators.image import FinalResult
-from netwright.exporting import export_network
+from netwright.exporting import export_network, find_inputs
 from netwright.network import load_network
 from netwright.space import Architecture, SearchSpace
 from netwright.tasks.image_network import Classifier, FinishedClassifier, ImageNetwork
+from netwright.workspace import Workspace
 from tests.strategies import CONV_SPACES, conv_architectures
 
 
@@ -129,3 +134,55 @@ torch.save([plain.detach(), program.detach(), torch.from_numpy(onnx)], "logits.p
     assert torch.allclose(plain, expected, atol=1e-4)
     assert torch.allclose(program, expected[:4], atol=1e-4)
     assert torch.allclose(onnx, expected, atol=1e-4)
+
+
+def test_a_form_that_differs_is_not_written_nor_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = CONV_SPACES["types"]
+    _finished(space, space.sample(random.Random(11))).save(tmp_path / "network")
+    export_network(tmp_path / "network", tmp_path / "out", onnx=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(
+        exporting,
+        "_torch_export",
+        lambda sample, path: sample.check([tensor + 1 for tensor in sample.expected], path.name),
+    )
+    with pytest.raises(NetwrightError, match=r"network\.pt2 differs by 1; nothing was written"):
+        export_network(tmp_path / "network", tmp_path / "out", onnx=False)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    monkeypatch.undo()
+    with pytest.raises(AssertionError):  # of another shape than the network's
+        export_network(tmp_path / "network", tmp_path / "new", (torch.rand(2, 3, 8, 8),))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_network_of_another_shape_than_the_study_s_is_checked_on_random_inputs(
+    tmp_path: Path,
+) -> None:
+    place = Workspace(tmp_path / "study")
+    config = load_config("digits", ["space.depths=[2]", "space.pools=[1]", "study.trials=1"])
+    place.begin(config)
+    space = config.make_space()
+    for side, known in ((8, True), (16, False)):
+        folder = tmp_path / str(side)
+        _finished(space, space.sample(random.Random(2)), (1, side, side)).save(folder)
+        found = find_inputs(place.folder, folder)
+        assert (found is not None) == known
+        if found is not None:
+            assert found[0].shape == (64, 1, 8, 8)
+    assert find_inputs(tmp_path / "8", tmp_path / "8") is None
+
+
+def test_inputs_whose_data_are_gone_are_random(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=np.arange(40) % 2)
+    sets = [f"data.source={tmp_path / 'd.npz'}", "space.depths=[2]", "space.pools=[1]"]
+    config = load_config("digits", sets)
+    place = Workspace(tmp_path / "study")
+    place.begin(config)
+    space = config.make_space()
+    _finished(space, space.sample(random.Random(2)), (1, 8, 8)).save(tmp_path / "network")
+    assert find_inputs(place.folder, tmp_path / "network") is not None
+    (tmp_path / "d.npz").unlink()
+    assert find_inputs(place.folder, tmp_path / "network") is None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from netwright.children.language import Dropouts, LanguageChildSettings, LanguageModel
 from netwright.data.text import TextSettings, load_final_text, load_search_text
-from netwright.errors import ChildError, ConfigError, TimeLimitError
+from netwright.errors import ChildError, ConfigError, DataError, TimeLimitError
 from netwright.evaluators.language import (
     FinalLanguage,
     LanguageEvaluator,
@@ -413,7 +413,7 @@ def test_the_final_step_keeps_the_best_epoch_and_tests_it_once(tmp_path: Path) -
     told: list[Any] = []
     opened: list[int] = []
     found = finish(text, lambda: opened.append(len(told)), told)
-    assert opened == [6]
+    assert opened == [0]  # a test text that is bad costs no training
     assert told == list(zip(range(1, 7), found.curve, strict=True))
     assert found.valid_score == min(found.curve) < found.curve[-1]
     parts = load_final_text(text, lambda: None)
@@ -438,7 +438,7 @@ def test_the_final_step_says_so_before_it_opens_the_test_text(
 
 
 def test_a_final_training_that_is_lost_keeps_the_epochs_before(text: TextSettings) -> None:
-    """What comes after the third epoch is lost; what is lost in the first fails, and tests nothing.
+    """What comes after the third epoch is lost; what is lost in the first fails.
 
     So it is with cells whose state overflows once they are trained enough.
     """
@@ -456,4 +456,12 @@ def test_a_final_training_that_is_lost_keeps_the_epochs_before(text: TextSetting
     recipe = LanguageRecipe(**QUICK | {"optimiser": "sgd", "learning_rate": 1e6})
     with pytest.raises(ChildError, match="diverged"):
         train_final("lstm", text, recipe, CHILD, seed=3, opened=lambda: opened.append(1))
-    assert opened == []
+    assert opened == [1]
+
+
+def test_a_bad_test_text_is_refused_before_the_training(text: TextSettings, tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_bytes(b"caf\xe9 " * 50)
+    told: list[Any] = []
+    with pytest.raises(DataError, match=r"test\.txt"):
+        finish(text, lambda: None, told)
+    assert told == []

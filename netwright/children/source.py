@@ -89,7 +89,7 @@ def module_source(
     """Return the source of a module that equals preprocessing and `ConvNet(plan)` in one.
 
     whiten, upsample: as in `netwright.data.images.DataSettings`. The module's function `load` takes
-    the safetensors file that `netwright.network.save_network` writes.
+    the safetensors file that `netwright.tasks.files.write_network` writes.
     """
     channels, height, width = plan.image
     forward = _preprocessing(plan, whiten, upsample) + _forward(plan)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from netwright.data.settings import DataSettings, ImageSet
+from netwright.data.settings import WHITENINGS, DataSettings, ImageSet
 from netwright.errors import DataError
 
 Pictures = Iterator[tuple[str, Image.Image]]
@@ -48,7 +48,7 @@ def decode(pictures: Pictures, size: int, like: tuple[int, int, int] | None = No
     pixels: list[NDArray[np.uint8]] = []
     wanted = like[1:] if like else None
     for place, image in pictures:
-        picture = _pixels(image, size, like[0] if like else 0, place)
+        picture = pixels_of(image, place, like[0] if like else 0, (size, size) if size else None)
         wanted = wanted or (picture.shape[0], picture.shape[1])
         if picture.shape[:2] != wanted:
             raise DataError(
@@ -63,8 +63,14 @@ def decode(pictures: Pictures, size: int, like: tuple[int, int, int] | None = No
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
-def _pixels(image: Image.Image, size: int, channels: int, place: str) -> NDArray[np.uint8]:
-    """Return [H, W] of a grey image and [H, W, 3] of a colour one; channels 1 or 3 forces it."""
+def pixels_of(
+    image: Image.Image, place: str, channels: int = 0, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Return [H, W] of a grey image and [H, W, 3] of a colour one; channels 1 or 3 forces it.
+
+    size: the (H, W) that it is resized to, bilinear with antialiasing; None keeps it. Raises
+    `DataError`, which names `place`, for more than 8 bits a channel.
+    """
     try:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
             raise DataError(
@@ -77,8 +83,8 @@ def _pixels(image: Image.Image, size: int, channels: int, place: str) -> NDArray
         mode = {0: "L" if grey else "RGB", 1: "L", 3: "RGB"}[channels]
         if image.mode != mode:
             image = image.convert(mode)
-        if size and image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        if size is not None and image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(image)
     except _IMAGE_ERRORS as error:
         raise _unreadable(place, error) from error
@@ -149,8 +155,8 @@ class Preprocess(nn.Module):
     """What a network's input goes through: whitening and, with `upsample`, the training scale.
 
     shape: an image's (C, H, W). whiten, upsample: as in `DataSettings`. A new one whitens with
-    mean 0 and deviation 1; `fit` or `load_state_dict` fills it. Raises `DataError` for a shape that
-    `upsample` does not suit, or that is too large for "zca".
+    mean 0 and deviation 1; `fit` or `load_state_dict` fills it. Raises `DataError` for a whitening
+    that there is none of, and for a shape that `upsample` does not suit or is too large for "zca".
     """
 
     mean: Tensor
@@ -161,6 +167,11 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         c, h, w = shape
+        if whiten not in WHITENINGS:
+            raise DataError(
+                f"data.whiten must be one of {', '.join(WHITENINGS)}; got {whiten!r}; use "
+                f"--set data.whiten=channel"
+            )
         if upsample and (h != w or upsample <= h):
             raise DataError(
                 f"data.upsample must exceed the side of square images; got {upsample} for "

@@ -189,10 +189,11 @@ def train_final(
 
     Validation text only chooses the epoch, as is the custom for these corpora. A training that is
     lost after its first epoch ends there: the state of some cells overflows in the end. `opened` is
-    called before the test text is read. numerics: of the training, measured where it is None; the
-    test is in float32, in which the network is used.
+    called before the test text is read, which is before the training: a bad one must not cost a
+    trained model. numerics: of the training, measured where it is None; the test is in float32, in
+    which the network is used.
     """
-    text = load_search_text(data)
+    text = load_final_text(data, opened)
     numerics = numerics or chosen_for(recipe, child, len(text.vocabulary), device)
     started = time.perf_counter()
     best: list[Any] = [math.inf, None]
@@ -225,8 +226,7 @@ def train_final(
                 raise
             stopped = str(error)
         model.load_state_dict(best[1])
-    test = load_final_text(data, opened).test
-    value = perplexity(model, test, recipe, device)
+    value = perplexity(model, text.test, recipe, device)
     return FinalLanguage(
         model=model,
         vocabulary=text.vocabulary,

@@ -42,7 +42,7 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     trials = [t for t in store.trials(space) if t.state is not TrialState.RUNNING]
     try:
         storage = optuna.storages.RDBStorage(storage_url)
-    except (*DATABASE, ImportError, ValueError) as error:
+    except (*DATABASE, ImportError, ValueError, RuntimeError) as error:
         raise _unwritable(storage_url, error) from error
     try:
         _write(storage, name, storage_url, header, [_frozen(trial, space) for trial in trials])

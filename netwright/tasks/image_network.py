@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from netwright.children.conv import build
@@ -17,12 +16,13 @@ from netwright.children.plan import ChildSettings, Plan
 from netwright.children.source import module_source
 from netwright.data.images import Preprocess
 from netwright.data.sources import IMAGE_SUFFIXES
-from netwright.data.transforms import open_image
+from netwright.data.transforms import open_image, pixels_of
 from netwright.errors import DataError
 from netwright.evaluators.image import FinalResult
 from netwright.spaces import architecture_from_dict, architecture_to_dict
 from netwright.tasks.files import write_network
 from netwright.tasks.results import Finished, Network
+from netwright.toml import build as build_section
 
 FORMAT = "netwright-network/1"
 
@@ -121,16 +121,25 @@ class ImageNetwork(Network):
         return f"{row['class']:<16} {row['probability']:.3f}  {row['image']}"
 
 
+@dataclass(frozen=True)
+class _Framing:
+    """What `network.json` holds of `Preprocess`."""
+
+    whiten: str = "channel"
+    upsample: int = 0
+
+
 def make_network(data: Mapping[str, Any], where: str) -> ImageNetwork:
     """Return the network that `network.json` describes, without its weights."""
     image = tuple(int(n) for n in data["image"])
     classes = tuple(str(name) for name in data["classes"])
     if len(classes) < 2 or len(image) != 3 or min(image) < 1:
         raise ValueError(f"image {list(image)} and {len(classes)} classes cannot be")
-    child = ChildSettings(**data["child"])
+    child = build_section(ChildSettings, data["child"], where, "child")
+    framing = build_section(_Framing, data["preprocess"], where, "preprocess")
     channels, height, width = image
     shape = (channels, height, width)
-    preprocess = Preprocess(shape, **data["preprocess"])
+    preprocess = Preprocess(shape, framing.whiten, framing.upsample)
     space, architecture = architecture_from_dict(data["architecture"], where)
     return ImageNetwork(
         module=Classifier(preprocess, build(space, architecture, shape, len(classes), child)),
@@ -159,8 +168,8 @@ def _images(place: Path) -> list[Path]:
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """Return an image file as float [1, C, H, W] in [0, 1]; raises `DataError`."""
     channels, height, width = shape
-    image = open_image(path, str(path)).convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(height, width, channels)
-    return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
+    image = open_image(path, str(path))
+    grey = 1 if channels == 1 else 3
+    pixels = np.array(pixels_of(image, str(path), grey, (height, width)))
+    whole = torch.from_numpy(pixels).view(height, width, channels)
+    return whole.permute(2, 0, 1).unsqueeze(0).float() / 255

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from netwright.children.conv import build
 from netwright.children.plan import ChildSettings, Plan, compile_plan
-from netwright.data.images import DataSettings, load_search_data
+from netwright.data.images import DataSettings, Preprocess, load_search_data
 from netwright.errors import ConfigError
 from netwright.evaluators.image import Built, ImageEvaluator, train_final
 from netwright.executors.probe import Subject
@@ -210,6 +210,7 @@ class ImageConfig(Config):
     def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
         """Read the data and compile the architecture for them."""
         data = self.make_evaluator(space).data
+        Preprocess(data.shape, self.data.whiten, self.data.upsample)
         compile_plan(space, architecture, data.shape, len(data.classes), self.child)
 
     def final_recipe(self, recipe: Recipe, rate: float | None) -> Recipe:

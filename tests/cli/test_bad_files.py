@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from netwright import cli
 from netwright.space import Choice, SearchSpace
@@ -180,6 +183,9 @@ NETWORKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "image": (described("image", to=[1, 8]), "network.json"),
     "image size": (described("image", to=[-1, 8, 8]), "network.json"),
     "preprocess": (described("preprocess", to={"upsample": 4}), "network.json"),
+    "whitening": (described("preprocess", "whiten", to="Channel"), "must be one of channel, zca"),
+    "scale": (described("preprocess", "upsample", to=20.5), "preprocess.upsample must be"),
+    "switch": (described("child", "batch_norm", to="false"), "child.batch_norm must be"),
     "classes": (described("classes", to=["a", "b"]), "weights"),
     "no classes": (described("classes", to=[]), "0 classes"),
     "architecture": (described("architecture", to={}), "network.json"),
@@ -217,3 +223,22 @@ def test_images_must_be_images(network: Path, run: Run, tmp_path: Path) -> None:
     refused(run("predict", network, folder), "some/1.png", "readable")
     (folder / "text.png").write_text("no image")
     refused(run("predict", network, folder / "text.png"), "text.png")
+
+
+def test_what_training_refuses_is_not_guessed_at(network: Path, run: Run, tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    refused(run("predict", network, tmp_path / "deep.png"), "8 bits a channel", "deep.png")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tiff")
+    refused(run("predict", network, tmp_path / "float.tiff"), "8 bits a channel", "float.tiff")
+
+
+def test_a_name_that_is_no_text_is_named_all_the_same(
+    network: Path, picture: Path, run: Run, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / os.fsdecode(b"caf\xe9.png")).write_bytes(picture.read_bytes())
+    code, out, _ = run("predict", network, odd)
+    assert code == 0
+    assert "caf" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -153,3 +154,13 @@ def test_a_study_is_written_into_an_optuna_storage_once(run: Run) -> None:
     assert written.best_value == pytest.approx(max(scores))
     assert len(written.trials) == 6
     refused(run("export", "s", "--optuna", "sqlite:///optuna.db"), "synthetic-conv")
+
+
+def test_an_export_without_optuna_names_the_extra(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _search(run, "synthetic-conv")
+    for name in [name for name in sys.modules if name.startswith("netwright.integrations")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    refused(run("export", "s", "--optuna", "sqlite:///optuna.db"), "netwright[optuna]")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netwright import finishing
 from tests.cli.conftest import Run, events_of, refused, tree
 from tests.cli.test_language_commands import write_config, write_texts
 
@@ -123,6 +125,45 @@ def test_an_export_does_not_replace_another_network(
     before = tree(tmp_path)
     refused(run("export", found, "--out", target), "holds one network", str(target))
     assert tree(tmp_path) == before
+
+
+def test_an_export_does_not_replace_what_somebody_wrote(
+    found: Path, run: Run, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "network.py").write_text("mine")
+    before = tree(tmp_path)
+    refused(run("export", found, "--out", mine, "--no-onnx"), "another one's network.py")
+    assert tree(tmp_path) == before
+    assert run("export", found, "--no-onnx")[0] == 0
+    assert run("export", found, "--no-onnx")[0] == 0  # the same again
+    path = found / "network" / "network.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    before = tree(tmp_path)
+    refused(run("export", found, "--no-onnx"), "no file that was changed", str(path))
+    assert tree(tmp_path) == before
+
+
+def test_a_training_does_not_replace_one_that_ended_meanwhile(
+    found: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    first = finishing.train_best
+    trained: list[dict[str, str]] = []
+
+    def meanwhile(*given: Any) -> Any:
+        shutil.copytree(found / "network", target)
+        trained.append(tree(target))
+        return first(*given)
+
+    monkeypatch.setattr(finishing, "train_best", meanwhile)
+    code, out, _ = run("train", found, "--out", target, *sets("final.epochs=1"))
+    assert code == 0
+    assert tree(target) == trained[0]
+    (other,) = (path for path in tmp_path.iterdir() if path.name.startswith("target-"))
+    assert (other / "network.json").is_file()
+    assert out.strip().endswith(f"saved in {other}")
 
 
 def test_train_with_a_grid_says_what_it_chose(config: Path, run: Run, tmp_path: Path) -> None:
