@@ -1,14 +1,15 @@
 """Does the search beat random search, and do its networks beat a hand-drawn one?
 
     python -m benchmarks.evidence digits --seeds 5
-    python -m benchmarks.evidence cifar10-small --seeds 1 --set data.source=PATH
+    python -m benchmarks.evidence cifar10-small --seeds 3 --tune --set data.source=PATH
 
-For each study seed: the RL controller and random search at the same budget (paired: same space,
-data split and training). Then the final training, each network tested once: the best of each
-search, unselected random architectures (the average random architecture), and a VGG-style network
-of the size of the RL network; where `netwright tune` was run on a study, its winner too. Prints a
-table; the studies stay in --out and are gone on with. Control: random search. The lines of
-docs/results/*.md come from here.
+For each study seed: the controller and random search at the same budget (paired: same space, data
+split and training). Then the final training, each network tested once: the best of each search,
+unselected random architectures (the average random architecture), and a VGG-style network of the
+size of the controller's. With --tune the grid of `netwright tune` comes before: on the best few of
+both searches and, on the same validation images, on the VGG-style network, which then has the size
+of the controller's winner. Prints tables; the studies stay in --out and are gone on with. Control:
+random search. The lines of docs/results/*.md come from here.
 """
 
 from __future__ import annotations
@@ -17,27 +18,30 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from netwright.children.baselines import vgg_of_size
 from netwright.config import load_config
-from netwright.evaluators.image import train_final
-from netwright.finishing import best_setting
+from netwright.controllers.making import CONTROLLERS
+from netwright.evaluators.image import ImageEvaluator, train_final
+from netwright.finishing import Point, best_setting, tune
+from netwright.report.statistics import interval
 from netwright.seeding import derive_seed, rng
 from netwright.study import Study
 from netwright.tasks.images import ImageConfig, maker
-from netwright.training.image import Recipe
+from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 Make = Callable[[tuple[int, int, int], int], nn.Module]
-CONTROLLERS = ("policy_gradient", "random")
+T = TypeVar("T")
+CONTROL = "random"
 
 
 def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: str) -> Study:
@@ -46,7 +50,7 @@ def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: s
     place = Workspace(out / f"{name}-{seed}")
     study = place.open()[1] if place.exists() else place.begin(config)
 
-    def say(trial: Any) -> None:
+    def say(trial: Trial) -> None:
         print(f"{name} seed {seed} trial {trial.number}: {trial.score}", flush=True)
 
     study.run(config.study.trials, on_trial=say)
@@ -54,148 +58,198 @@ def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: s
 
 
 @dataclass(frozen=True)
-class Finals:
-    """The final trainings of one study seed, cached in `out`/finals.json."""
+class Network:
+    """One that is trained for good: how it is made at a point of the grid, and that point."""
+
+    key: str
+    make: Callable[[ImageConfig, Point], Make]
+    point: Point
+    parameters: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What one study seed gives: both searches, their winners, the hand-drawn network."""
 
     out: Path
     config: ImageConfig
-    study: Study
+    seed: int
+    studies: dict[str, Study]
 
-    def train(self, key: str, make: Make, seed: int, recipe: Recipe | None = None) -> float:
-        """Return the test accuracy of one training; each opening of the test set is journalled."""
-        cache = self.out / "finals.json"
-        known = json.loads(cache.read_text()) if cache.exists() else {}
-        if key not in known:
-            result = train_final(
-                make,
+    def winner(self, name: str, tuned: bool) -> Network:
+        """Return a search's winner, after the grid of `netwright tune` with `tuned`."""
+        study = self.studies[name]
+        number, point, score = study.best.number, None, study.best.score
+        if tuned:
+            own = Workspace(self.out / f"{name}-{self.seed}").config()
+            for record in tune(own, study, self._evaluator):
+                print(f"{name} seed {self.seed} tune: {record}", flush=True)
+            found = best_setting(study)
+            assert found is not None, "every run of the grid failed"
+            number, point, score = found
+        trial = study.trial(number)
+        assert trial.evaluation is not None
+        assert score is not None
+        return Network(
+            key=f"{name} seed {self.seed} trial {number}",
+            make=self._maker(study, number),
+            point=point,
+            parameters=trial.evaluation.parameters,
+            score=score,
+        )
+
+    def _maker(self, study: Study, number: int) -> Callable[[ImageConfig, Point], Make]:
+        architecture = study.trial(number).architecture
+        return lambda config, point: maker(study.space, architecture, config.at(point)[1])
+
+    @cached_property
+    def _evaluator(self) -> ImageEvaluator:
+        return self.config.make_evaluator(self.studies[CONTROL].space)
+
+    def drawn(self, parameters: int, tuned: bool) -> Network:
+        """Return the VGG-style network of about so many parameters, at its best point."""
+        make = partial(vgg_of_size, parameters=parameters)
+        key, points = f"vgg of {parameters} seed {self.seed}", self.config.grid() if tuned else []
+        scores = [self._scored(f"{key} at {json.dumps(p)}", make, p) for p in points]
+        best = max(range(len(points)), key=lambda k: scores[k]["reward"], default=None)
+        return Network(
+            key=key,
+            make=lambda config, point: make,
+            point=None if best is None else points[best],
+            parameters=parameters if best is None else int(scores[best]["size"]),
+            score=float("nan") if best is None else scores[best]["score"],
+        )
+
+    def _scored(self, key: str, make: Make, point: Point) -> dict[str, float]:
+        """Train it at a point of the grid on the search's images; kept in `out`/drawn.json."""
+        seed = derive_seed(self.seed, 0, "evidence drawn")
+
+        def score() -> dict[str, float]:
+            recipe, _ = self.config.at(point)
+            found = self._evaluator.evaluate_module(make, recipe, seed)
+            return {"score": found.score, "reward": found.reward, "size": found.parameters}
+
+        return kept(self.out / "drawn.json", key, score)
+
+    def average(self, repeat: int) -> Network:
+        """Return a random architecture, another one for each repeat."""
+        space = self.studies[CONTROL].space
+        drawn = space.sample(rng(self.seed, repeat, "average random architecture"))
+        return Network(
+            key=f"average seed {self.seed}",
+            make=lambda config, point: maker(space, drawn, config.at(point)[1]),
+            point=None,
+            parameters=0,
+            score=float("nan"),
+        )
+
+    def tested(self, network: Network, repeat: int) -> float:
+        """Return the test accuracy of one final training; kept in `out`/finals.json.
+
+        Each opening of the test set is in the control's journal.
+        """
+        key = f"{network.key} at {json.dumps(network.point)} repeat {repeat}"
+        recipe, _ = self.config.at(network.point)
+
+        def test() -> float:
+            return train_final(
+                network.make(self.config, network.point),
                 self.config.data,
-                self.config.final_recipe(recipe or self.config.training, None),
-                seed=self.config.study.seed,
-                child_seed=seed,
-                opened=lambda: self.study.store.add_event(
+                self.config.final_recipe(recipe, None),
+                seed=self.seed,
+                child_seed=derive_seed(self.seed, repeat, "evidence"),
+                opened=lambda: self.studies[CONTROL].store.add_event(
                     "open_test", {"by": "evidence", "for": key}
                 ),
+            ).test_accuracy
+
+        return kept(self.out / "finals.json", key, test)
+
+
+def kept(cache: Path, key: str, make: Callable[[], T]) -> T:
+    """Return what `cache` has under `key`, made and written where it has nothing."""
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    if key not in known:
+        known[key] = make()
+        cache.write_text(json.dumps(known, indent=1))
+        print(f"{cache.stem} {key}: {known[key]}", flush=True)
+    found: T = known[key]
+    return found
+
+
+def searches(seeds: Sequence[Seed], name: str) -> None:
+    """Print what each search found on validation images; stopped children have no part in it."""
+    print(f"\n| search | best validation | mean of top 5 | child-seconds | seed |\n{'|---' * 5}|")
+    for seed in seeds:
+        for own in (name, CONTROL):
+            study = seed.studies[own]
+            top = [t.score or 0.0 for t in study.top(5)]
+            spent = sum(t.evaluation.cost for t in study.trials if t.evaluation is not None)
+            print(
+                f"| {own} | {top[0]:.4f} | {statistics.mean(top):.4f} | {spent:.0f} | {seed.seed} |"
             )
-            known[key] = result.test_accuracy
-            cache.write_text(json.dumps(known, indent=1))
-            print(f"final {key}: {result.test_accuracy:.4f}", flush=True)
-        return float(known[key])
 
 
-def size_of(study: Study, number: int) -> int:
-    evaluation = study.trial(number).evaluation
-    assert evaluation is not None
-    return evaluation.parameters
-
-
-def plot(path: Path, studies: dict[tuple[str, int], Study]) -> None:
-    """Draw, over the trials, the mean over seeds of the best so far and of the last ten."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, colour in zip(CONTROLLERS, ("#2166ac", "#b8500f"), strict=True):
-        runs = [
-            [t.score or 0.0 for t in study.trials]
-            for (controller, _), study in studies.items()
-            if controller == name
-        ]
-        n = min(len(run) for run in runs)
-        best = [statistics.mean(max(run[: k + 1]) for run in runs) for k in range(n)]
-        last = [
-            statistics.mean(statistics.mean(run[max(0, k - 9) : k + 1]) for run in runs)
-            for k in range(n)
-        ]
-        label = name.replace("_", " ")
-        axes.step(range(1, n + 1), best, where="post", color=colour, label=f"{label}: best so far")
-        axes.plot(range(1, n + 1), last, "--", color=colour, label=f"{label}: mean of the last 10")
-    axes.set_xlabel("trials")
-    axes.set_ylabel("validation accuracy")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
-def row(name: str, values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"| {name} | {statistics.mean(values):.4f}{spread} | {len(values)} |"
+def finals(seeds: Sequence[Seed], name: str, repeats: int, grid: bool) -> None:
+    """Train every network for good, so many times, and print the tests of each seed and of all."""
+    columns: dict[str, list[float]] = {}
+    head = "network, trained for good | seed | parameters | validation | test"
+    lines = [f"\n| {head} |\n{'|---' * 5}|"]
+    for seed in seeds:
+        rows = {f"best of {name}": seed.winner(name, False)}
+        if grid:
+            rows[f"best of {name} after tune"] = seed.winner(name, True)
+        size = list(rows.values())[-1].parameters
+        rows[f"best of {CONTROL} search"] = seed.winner(CONTROL, False)
+        if grid:
+            rows[f"best of {CONTROL} search after tune"] = seed.winner(CONTROL, True)
+        rows["hand-drawn VGG-style network" + grid * " after tune"] = seed.drawn(size, grid)
+        for row, network in rows.items():
+            tests = [seed.tested(network, repeat) for repeat in range(repeats)]
+            columns.setdefault(row, []).append(statistics.mean(tests))
+            lines.append(
+                f"| {row} | {seed.seed} | {network.parameters} | {network.score:.4f} | "
+                f"{' '.join(f'{test:.4f}' for test in tests)} |"
+            )
+        tests = [seed.tested(seed.average(repeat), repeat) for repeat in range(repeats)]
+        columns.setdefault("average random architecture (unselected)", []).append(
+            statistics.mean(tests)
+        )
+    print("\n".join(lines))
+    first = f"best of {name} after tune" if grid else f"best of {name}"
+    print(f"\n| network, trained for good | test accuracy | {first} is ahead by |\n|---|---|---|")
+    for row, values in columns.items():
+        gap = interval(np.array(columns[first]) - np.array(values))
+        ahead = "" if row == first else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        print(f"| {row} | {statistics.mean(values):.4f} | {ahead} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("config")
+    parser.add_argument("--controller", choices=sorted({*CONTROLLERS} - {CONTROL}))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first study seed")
     parser.add_argument("--finals", type=int, default=3, help="final trainings a network")
-    parser.add_argument("--only", choices=CONTROLLERS, help="search with this one and stop")
+    parser.add_argument("--tune", action="store_true", help="the grid before the final trainings")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     out = args.out or Path("runs") / f"evidence-{args.config}"
-    names = [args.only] if args.only else CONTROLLERS
-    studies = {
-        (name, seed): searched(out, args.config, args.settings, seed, name)
-        for seed in range(args.seeds)
-        for name in names
-    }
-    if args.only:
-        return
     base = load_config(args.config, args.settings)
     assert isinstance(base, ImageConfig), "only images have the hand-drawn network"
-    print(f"\n| search | best validation | mean of top 5 | mean of all | seed |\n{'|---' * 5}|")
-    for (name, seed), study in studies.items():
-        scores = [t.score or 0.0 for t in study.trials]
-        top = [t.score or 0.0 for t in study.top(5)]
-        print(
-            f"| {name} | {max(scores):.4f} | {statistics.mean(top):.4f} | "
-            f"{statistics.mean(scores):.4f} | {seed} |"
-        )
-    print("\n| network, trained for good | test accuracy | trainings |\n|---|---|---|")
-    for line in finals(out, base, studies, args.seeds, args.finals):
-        print(line, flush=True)
-
-
-LABELS = {
-    "policy_gradient": "best of the RL search",
-    "policy_gradient tuned": "best of the RL search after `tune`",
-    "random": "best of random search",
-    "random tuned": "best of random search after `tune`",
-    "average": "average random architecture (unselected)",
-    "vgg": "hand-drawn VGG-style network of the RL network's size",
-}
-
-
-def finals(
-    out: Path, base: ImageConfig, studies: dict[tuple[str, int], Study], seeds: int, repeats: int
-) -> list[str]:
-    results: dict[str, list[float]] = {name: [] for name in LABELS}
-    for seed in range(seeds):
-        config = replace(base, study=replace(base.study, seed=seed))
-        pair = {name: studies[name, seed] for name in CONTROLLERS}
-        runs = Finals(out, config, pair["policy_gradient"])
-        space = pair["random"].space
-        size = size_of(pair["policy_gradient"], pair["policy_gradient"].best.number)
-        for repeat in range(repeats):
-            child_seed = derive_seed(seed, repeat, "evidence")
-            where = f"seed {seed} repeat {repeat}"
-            for name, study in pair.items():
-                best = study.best
-                make = maker(space, best.architecture, config.child)
-                key = f"{name} seed {seed} trial {best.number} repeat {repeat}"
-                results[name].append(runs.train(key, make, child_seed))
-                tuned = best_setting(study)
-                if tuned is not None:
-                    number, setting, _ = tuned
-                    recipe, child = config.at(setting)
-                    make = maker(space, study.trial(number).architecture, child)
-                    key = f"{name} tuned trial {number} {where}"
-                    results[f"{name} tuned"].append(runs.train(key, make, child_seed, recipe))
-            drawn = space.sample(rng(seed, repeat, "average random architecture"))
-            make = maker(space, drawn, config.child)
-            results["average"].append(runs.train(f"average {where}", make, child_seed))
-            results["vgg"].append(
-                runs.train(
-                    f"vgg of {size} {where}", partial(vgg_of_size, parameters=size), child_seed
-                )
-            )
-    return [row(LABELS[name], values) for name, values in results.items() if values]
+    name = args.controller or base.controller.name
+    seeds = []
+    for seed in range(args.first, args.first + args.seeds):
+        studies = {
+            own: searched(out, args.config, args.settings, seed, own) for own in (name, CONTROL)
+        }
+        config = Workspace(out / f"{name}-{seed}").config()
+        assert isinstance(config, ImageConfig)
+        seeds.append(Seed(out, config, seed, studies))
+    searches(seeds, name)
+    finals(seeds, name, args.finals, args.tune)
 
 
 if __name__ == "__main__":
