@@ -156,7 +156,7 @@ class Seed:
             return train_final(
                 network.make(self.config, network.point),
                 self.config.data,
-                self.config.final_recipe(recipe, None),
+                self.config.final_recipe(recipe),
                 seed=self.seed,
                 child_seed=derive_seed(self.seed, repeat, "evidence"),
                 opened=lambda: self.studies[CONTROL].store.add_event(

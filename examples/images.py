@@ -1,4 +1,4 @@
-"""What `netwright search digits` does, in a few lines of Python; then build the best network."""
+"""A search like that of the preset digits, in a few lines; then build the best network."""
 
 from __future__ import annotations
 

@@ -98,7 +98,8 @@ def search(
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
     _prepare(loaded)
-    search_and_say(place, loaded, place.begin(loaded), loaded.study.trials, as_json)
+    begun = place.begin(loaded)
+    search_and_say(place, place.config(), begun, loaded.study.trials, as_json)
 
 
 @app.command()
@@ -235,12 +236,14 @@ def _open(study: str | Path, settings: list[str] | None) -> tuple[Workspace, Con
     from netwright.workspace import Workspace
 
     place = Workspace(study)
-    config, opened = place.open()
+    searched, opened = place.open()
+    config = searched
     if settings:
-        changed = config_from_dict(with_settings(config.to_dict(), settings), "--set")
-        config.check_same_search(changed)
-        config = changed
+        config = config_from_dict(with_settings(searched.to_dict(), settings), "--set")
+        searched.check_same_search(config)
     _prepare(config)
+    if searched.reads_like(config):
+        searched.check_noted(opened.store.header()["notes"], place.name)
     return place, config, opened
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netwright.config import Config, config_from_dict, set_threads, with_settings
-from netwright.controllers.making import settings_of
+from netwright.controllers.making import CONTROLLERS, settings_of
 from netwright.errors import ConfigError, StudyError
+from netwright.executors.processes import ignore_interrupts
 from netwright.machine import cores
 from netwright.outcomes import best_so_far, cost_of, read, read_run, write
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
@@ -63,8 +64,19 @@ def configured(config: Config, entry: str, seed: int) -> Config:
         settings += [f"controller.batch={batch}", f"controller.guided.batch={batch}"]
     for part in re.split(r",(?![^\[]*\])", rest) if rest else ():  # not within a list
         key = part.strip()
+        _check_own(entry, name, key.partition("=")[0].strip())
         settings.append(f"controller.{key}")
     return config_from_dict(with_settings(config.to_dict(), settings), f"compare {entry}")
+
+
+def _check_own(entry: str, name: str, key: str) -> None:
+    """Raise a `ConfigError` for a setting that the controller `name` is not made of."""
+    if name in CONTROLLERS and key.partition(".")[0] not in (own := settings_of(name)):
+        remedy = f"guided.{key}" if name == "guided" else ", ".join(own[1:])
+        raise ConfigError(
+            f"an entry's settings must be those of its controller; {entry!r} sets {key}, which "
+            f"{name} does not have; use {remedy}"
+        )
 
 
 def runs_of(config: Config) -> list[Run]:
@@ -108,7 +120,7 @@ class Comparison:
                     f"a comparison goes on only as it began, but for its controllers, seeds and "
                     f"trials; {self.folder} holds another; use --out with another folder"
                 )
-            self.config.check_noted(header["data"], str(self.folder))
+            self.config.check_noted(header["data"], str(self.folder), data)
             (self.folder / "runs").mkdir(exist_ok=True)
             return
         self._settle("")
@@ -164,11 +176,14 @@ class Comparison:
 
     def _together(self, missing: Sequence[Run], workers: int) -> Iterator[Run]:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts)
+        try:
             futures = {pool.submit(instant_run, run): run for run in missing}
             for future in as_completed(futures):
                 write(self._path(futures[future]), future.result())
                 yield futures[future]
+        finally:
+            pool.shutdown(cancel_futures=True)  # what runs ends, what waits does not begin
 
     # --- what came of it --------------------------------------------------------------------
 

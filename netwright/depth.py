@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netwright.errors import ConfigError
-from netwright.space import Option
+from netwright.space import Choice, Option, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,16 @@ class DepthSchedule:
         """Return every depth that comes up, in order."""
         steps = range(self.start, self.last, self.step)
         return (*steps, self.last)
+
+    def check(self, space: SearchSpace) -> None:
+        """Raise a `ConfigError` where the space has no choice `depth` of these depths."""
+        found = [d for d in space.decisions if isinstance(d, Choice) and d.name == "depth"]
+        if not found or not {*self.depths()} <= {*found[0].options}:
+            options = list(found[0].options) if found else "none"
+            raise ConfigError(
+                f"study.depth needs a space with a choice of its depths, {list(self.depths())}; "
+                f"got {options}; set space.depths to two or more, or leave study.depth out"
+            )
 
     def given(self, trials: int) -> dict[str, Option]:
         """Return the choice fixed for the proposal after `trials` trials."""

@@ -29,19 +29,22 @@ JOURNAL = "training.db"  # of a training without a study
 Point = Mapping[str, Any] | None  # of the grid; None stands for the configuration's own settings
 
 
-def points(config: Config, searched: bool = False) -> list[Point]:
+def points(config: Config, space: SearchSpace, searched: bool = False) -> list[Point]:
     """Return the grid, and the configuration's own settings where they have no result otherwise.
 
+    space: the architecture's, whose own learning rate, if it has one, is none of the grid.
     searched: whether a search has tried them, trained as the runs of the grid are.
     """
     grid: list[Point] = [*config.grid()]
-    tried = searched or any(config.at(point) == config.at(None) for point in grid)
+    tried = searched or (
+        not config.rated(space) and any(config.at(point) == config.at(None) for point in grid)
+    )
     return grid if tried else [*grid, None]
 
 
 def tune_runs(config: Config, study: Study) -> list[tuple[int, Point]]:
     """Return the runs of the grid, (trial number, point), in order."""
-    tried = points(config, _alike(config, study))
+    tried = points(config, study.space, _alike(config, study))
     return [(trial.number, point) for trial in study.top(config.tune_top) for point in tried]
 
 
@@ -75,7 +78,7 @@ def tune_architecture(
 ) -> Iterator[Mapping[str, Any]]:
     """Like `tune` for one architecture that no study found; its events have trial 0."""
     seed = derive_seed(config.study.seed, 0, "tune")
-    runs = [_Run(0, architecture, point, seed) for point in points(config)]
+    runs = [_Run(0, architecture, point, seed) for point in points(config, space)]
     return _tune(config, store, config.make_evaluator(space), runs, {})
 
 

@@ -67,7 +67,7 @@ def train_fitted(
     """Train and test with a bar; return the network and its folder, yet to be written."""
     target = target or Path("runs") / f"{config.name}-{name}" / "network"
     finishing.check_file(config, space, architecture, target, tune)
-    runs = len(finishing.points(config)) if tune else 0
+    runs = len(finishing.points(config, space)) if tune else 0
     if tune:
         goes_on("finished runs of the grid")
     with counting(err, "training", config.final_epochs + runs) as advance:

@@ -17,6 +17,8 @@ Given = tuple[tuple[str, Option], ...]
 class History:
     """The first and the latest trials of a study by number, but failed ones and duplicates.
 
+    And, for each `given`, the first that were trained whole, whose weights others begin with.
+
     Which trials it holds depends on which have finished, not on the order in which they did. It is
     read from the journal when first used.
     """
@@ -28,6 +30,7 @@ class History:
         self._begin = max(settings.warmup, settings.donors)
         self._first: list[tuple[int, Given, Record]] | None = None
         self._latest: list[tuple[int, Given, Record]] = []
+        self._donors: dict[Given, list[tuple[int, Given, Record]]] = {}
 
     def rule(self, given: Mapping[str, Option]) -> Rule | None:
         """Return the rule for children proposed now, compared with those of equal `given`."""
@@ -42,6 +45,7 @@ class History:
             [record for number, own, record in first if own == key and number < newer],
             self.settings,
             self._lower,
+            [record for _, _, record in self._donors.get(key, ())],
         )
 
     def add(self, trial: Trial) -> None:
@@ -62,21 +66,21 @@ class History:
             made=Donor(architecture=trial.architecture.to_json(), seed=trial.seed),
         )
         entry = (trial.number, _key(trial.given), record)
-        for kept, most, drop in (
-            (self._first, self._begin, -1),
-            (self._latest, self.settings.window, 0),
-        ):
+        places = [(self._first, self._begin, -1), (self._latest, self.settings.window, 0)]
+        if record.whole and self.settings.donors:
+            places.append((self._donors.setdefault(entry[1], []), self.settings.donors, -1))
+        for kept, most, drop in places:
             insort(kept, entry, key=lambda e: e[0])
             if len(kept) > most:
                 del kept[drop]
 
     def _read(self) -> None:
-        """Read from the front and from the back until both are full."""
+        """Read from the front and from the back until both are full; all where there are donors."""
         self._first = []
         numbers = [n for n, o in enumerate(self._ledger.outlines) if o.state in ENDED]
         seen: set[int] = set()
         for part in _parts(numbers):
-            if len(self._first) >= self._begin:
+            if len(self._first) >= self._begin and not self.settings.donors:
                 break
             seen.update(part)
             for trial in self._ledger.trials(part):

@@ -20,7 +20,7 @@ from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
 from netwright.stopping import Rule, StoppingSettings
 from netwright.toml import one_line
-from netwright.trial import STOPPED, Evaluation, Trial, TrialState
+from netwright.trial import STOPPED, Evaluation, Trial, TrialState, plain
 
 CHECKPOINT = 500  # trials told between two checkpoints
 AT_ONCE = 200  # events whose trials are read together
@@ -79,6 +79,8 @@ class Keeper:
         self._behind = False
         self._steps = Steps()
         self._seed = seed
+        if schedule is not None:
+            schedule.check(space)
         self._schedule = schedule
         self._retrain = retrain_duplicates
         self._failure_reward = failure_reward
@@ -303,6 +305,8 @@ class Keeper:
         ):
             raise result
         trial = replace(trial, rule=None, finished=self.clock.time())
+        if isinstance(result, Evaluation):
+            result = plain(result)
         if isinstance(result, Evaluation) and result.finite:
             done, reward = TrialState.COMPLETED, result.reward
             rule = self._rules.get(trial.batch)

@@ -73,14 +73,27 @@ class Pending:
         return None
 
     def end(self, number: int) -> None:
-        """Forget a trial that ended; those held behind it come next."""
-        canonical = self.running.pop(number)
+        """Forget a trial that ended; those held behind it come next.
+
+        One that was asked for before the study was opened again may end without having run.
+        """
+        canonical = self.running.pop(number, None)
+        if canonical is None:
+            self._forget(number)
+            return
         if self._together:
             return
         self._forms.discard(canonical)
         freed = self._held.pop(canonical, [])
         self.held -= len(freed)
         self._ready.extendleft((other, canonical) for other in reversed(freed))
+
+    def _forget(self, number: int) -> None:
+        self._ready = deque(entry for entry in self._ready if entry[0] != number)
+        for held in self._held.values():
+            if number in held:
+                held.remove(number)
+                self.held -= 1
 
 
 @dataclass

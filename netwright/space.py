@@ -110,7 +110,7 @@ class SearchSpace:
             raise SpaceError(f"a space needs at least one decision; {name!r} has none")
         self.fingerprint = self._fingerprint()
         self._needed = self._needed_later()
-        self._counts: dict[tuple[int, tuple[Any, ...]], int] = {}
+        self._size: int | None = None
 
     def _admit(self, decision: Decision) -> None:
         if decision.name in self._by_name:
@@ -279,7 +279,36 @@ class SearchSpace:
 
     def size(self) -> int:
         """Return the exact number of architectures, canonical duplicates counted apart."""
-        return self._count(0, {})
+        if self._size is None:
+            ways: dict[tuple[tuple[str, Option], ...], int] = {(): 1}
+            for i, decision in enumerate(self.decisions):
+                ways = self._after(decision, ways, self._needed[i + 1])
+            self._size = sum(ways.values())
+        return self._size
+
+    def _after(
+        self,
+        decision: Decision,
+        ways: Mapping[tuple[tuple[str, Option], ...], int],
+        later: set[str],
+    ) -> dict[tuple[tuple[str, Option], ...], int]:
+        """Return in how many ways each state, of choices needed `later`, comes after a decision."""
+        after: dict[tuple[tuple[str, Option], ...], int] = {}
+        for state, n in ways.items():
+            chosen: Assignment = dict(state)
+            kept = tuple((name, option) for name, option in state if name in later)
+            new, times = [kept], 1
+            if not self.holds(decision, chosen):
+                pass
+            elif isinstance(decision, Connections):
+                times = 2 ** sum(self.holds(self.anchors[s], chosen) for s in decision.sources)
+            elif decision.name in later:
+                new = [(*kept, (decision.name, option)) for option in decision.options]
+            else:
+                times = len(decision.options)
+            for found in new:
+                after[found] = after.get(found, 0) + n * times
+        return after
 
     def _needed_later(self) -> list[set[str]]:
         """For each position, the choices that a decision from there on depends on."""
@@ -292,28 +321,6 @@ class SearchSpace:
                     needed |= {name for name, _ in self.anchors[source].when}
             result.append(needed)
         return result[::-1]
-
-    def _count(self, i: int, chosen: Assignment) -> int:
-        if i == len(self.decisions):
-            return 1
-        chosen = {name: value for name, value in chosen.items() if name in self._needed[i]}
-        key = (i, tuple(sorted(chosen.items(), key=lambda pair: pair[0])))
-        if key not in self._counts:
-            self._counts[key] = self._count_options(i, chosen)
-        return self._counts[key]
-
-    def _count_options(self, i: int, chosen: Assignment) -> int:
-        decision = self.decisions[i]
-        if not self.holds(decision, chosen):
-            return self._count(i + 1, chosen)
-        if isinstance(decision, Connections):
-            reached = [s for s in decision.sources if self.holds(self.anchors[s], chosen)]
-            return int(2 ** len(reached)) * self._count(i + 1, chosen)
-        if decision.name not in self._needed[i + 1]:
-            return len(decision.options) * self._count(i + 1, chosen)
-        return sum(
-            self._count(i + 1, {**chosen, decision.name: option}) for option in decision.options
-        )
 
     # --- canonical form ---------------------------------------------------------------------
 

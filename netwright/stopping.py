@@ -171,12 +171,17 @@ class Rule:
 
 
 def rule_of(
-    records: Sequence[Record], first: Sequence[Record], settings: StoppingSettings, lower: bool
+    records: Sequence[Record],
+    first: Sequence[Record],
+    settings: StoppingSettings,
+    lower: bool,
+    donors: Sequence[Record] = (),
 ) -> Rule | None:
     """Return the rule for the next child, None where it is just trained whole.
 
     records: the latest finished trials, with which it is compared. first: the first ones of the
-    search, trained whole, from which, too, is learned what a bad start leads to.
+    search, trained whole, from which, too, is learned what a bad start leads to. donors: its first
+    ones that were trained whole, of which `settings.donors` are taken.
 
     At each rung the threshold is the score that the best `keep` of `records` reached; equal scores
     go on. The reward of a stopped child is the isotonic regression of the rewards of trials that
@@ -199,12 +204,12 @@ def rule_of(
             rungs.append(rung)
     if not short:
         return Rule(rungs=tuple(rungs), lower=lower) if rungs else None
-    donors = [r.made for r in [*first, *records] if r.whole and r.made is not None]
+    given = [r.made for r in donors if r.whole and r.made is not None]
     return Rule(
         rungs=tuple(rungs),
         lower=lower,
         short=short,
-        donors=tuple(donors[: settings.donors]),
+        donors=tuple(given[: settings.donors]),
         wanted=settings.donors,
     )
 

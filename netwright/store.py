@@ -242,7 +242,8 @@ class SqlStore:
         """Return the lease, not yet taken; None where no other process can open the journal."""
         if not self._database.shared:
             return None
-        return Lease(self._database.engine, self.place, progress)
+        database = self._database
+        return Lease(database.engine, self.place, progress, database.guard)
 
     def holder(self) -> Holder | None:
         """Return who searches here, or did and died."""

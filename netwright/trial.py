@@ -95,6 +95,33 @@ class Evaluation:
         return (float(self.details[SHORT]),) if SHORT in self.details else self.curve
 
 
+def plain(evaluation: Evaluation) -> Evaluation | TypeError:
+    """Return it with numbers of Python's own, as the journal takes them, for those of a library.
+
+    Where one is no number, return what is wrong.
+    """
+    try:
+        return Evaluation(
+            reward=float(evaluation.reward),
+            score=float(evaluation.score),
+            curve=tuple(float(score) for score in evaluation.curve),
+            cost=float(evaluation.cost),
+            parameters=int(evaluation.parameters),
+            details={str(name): _detail(value) for name, value in evaluation.details.items()},
+        )
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        return TypeError(f"an evaluation must hold numbers and words: {error}")
+
+
+def _detail(value: object) -> Detail:
+    if isinstance(value, float | int | str):
+        return value
+    found = value.item()  # type: ignore[attr-defined]
+    if isinstance(found, float | int | str):
+        return found
+    raise TypeError(f"{found!r} is none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One architecture and what became of it.

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -362,3 +363,12 @@ def test_test_classes_named_in_another_order(tmp_path: Path) -> None:
             rows.to_parquet(file)
     with pytest.raises(DataError, match=r"must name the classes as .*; got b, a in "):
         load_final_data(DataSettings(source=str(tmp_path)), 0, lambda: None)
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images.npy", b"no numpy header")
+        file.writestr("labels.npy", b"nor here")
+    with pytest.raises(DataError, match=r"d\.npz is not \(images is no array\)"):
+        load_search_data(DataSettings(source=str(path)), 0)

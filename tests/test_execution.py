@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +19,19 @@ from typing import cast
 import pytest
 import torch
 
+from netwright import machine
+from netwright.children.compiled import kept_on_disk
 from netwright.config import load_config
-from netwright.errors import ConfigError
-from netwright.executors import probe
+from netwright.errors import ConfigError, UsageError
+from netwright.executors import probe, processes
 from netwright.executors.local import InProcess
 from netwright.executors.probe import Crew, Subject, best_workers
-from netwright.executors.processes import Processes
+from netwright.executors.processes import Processes, interrupts_held
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.tasks import execution
 from netwright.tasks.execution import ExecutionSettings
+from netwright.tasks.language import LanguageConfig
 from netwright.training.numerics import Numerics, child_step
 from netwright.trial import Evaluation
 from tests.strategies import small_space
@@ -215,3 +223,94 @@ def test_a_worker_that_leaks_is_started_afresh() -> None:
     executor.shutdown()
     assert [e.reward for e in found] == [1.0, 2.0, 1.0, 2.0]
     assert len({e.score for e in found}) == 2
+
+
+def test_a_child_that_may_hang_has_a_process_of_its_own() -> None:
+    with ExecutionSettings(hang_limit=5.0).running() as (executor, _):
+        assert isinstance(executor, Processes)
+        assert executor.time_limit == 5.0
+    with ExecutionSettings(recycle=3).running() as (executor, _):
+        assert isinstance(executor, Processes)
+    with pytest.raises(ConfigError, match=r"execution\.hang_limit must be 0 in this process"):
+        ExecutionSettings(executor="in_process", hang_limit=5.0)
+
+
+def test_a_measurement_that_failed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "cores", lambda: 2)
+    kept: list[object] = []
+    monkeypatch.setattr(probe, "kept", lambda *_: None)
+    monkeypatch.setattr(probe, "keep", lambda *given: kept.append(given))
+    assert best_workers(STEP, measure=lambda *_: 0.0).workers == 1
+    assert kept == []
+    best_workers(STEP, measure=lambda *_: 1.0)
+    assert len(kept) == 1
+
+
+def test_larger_cutoffs_than_a_vocabulary_is_guessed_to_have_are_measured() -> None:
+    sets = ["child.cutoffs=[2000, 20000]", "training.precision=float32"]
+    config = load_config("ptb-small", sets).settled("float32 contiguous")
+    subject = config.subject()
+    assert subject is not None
+    assert "40000 units" in subject.name
+
+
+def test_a_final_budget_holds_beside_a_width_of_the_children() -> None:
+    config = load_config("ptb-small", ["child.width=64", "final.budget=2000000"])
+    assert isinstance(config, LanguageConfig)
+    assert (config._final_child.width, config._final_child.budget) == (0, 2_000_000)
+    plain = load_config("ptb-small", ["child.width=64"])
+    assert isinstance(plain, LanguageConfig)
+    assert plain._final_child.width == 64
+
+
+def test_what_is_measured_is_kept_elsewhere_for_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert machine.cache_file("probe") == Path(tempfile.gettempdir()) / "netwright" / "probe.json"
+
+
+def test_code_is_compiled_where_nothing_can_be_kept() -> None:
+    asked: list[dict[str, object]] = []
+
+    def compile_as(**options: object) -> Callable[[object], object]:
+        def decorate(function: object) -> object:
+            asked.append(options)
+            if "cache" in options:
+                raise RuntimeError(
+                    "cannot cache function 'f': no locator available for file 'f.py'"
+                )
+            return function
+
+        return decorate
+
+    assert kept_on_disk(compile_as, nogil=True)("function") == "function"
+    assert asked == [{"cache": True, "nogil": True}, {"nogil": True}]
+
+    def broken(**options: object) -> Callable[[object], object]:
+        raise RuntimeError("another")
+
+    with pytest.raises(RuntimeError, match="another"):
+        kept_on_disk(broken)("function")
+
+
+def test_an_interrupt_waits_while_workers_are_started() -> None:
+    with interrupts_held():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_that_cannot_start_are_no_failures_of_children() -> None:
+    executor, outer = Processes(1), Future[Evaluation]()
+    outer.set_running_or_notify_cancel()
+    inner: Future[object] = Future()
+    inner.set_exception(BrokenProcessPool("All workers expired"))
+    task = processes._Task("key", b"", Architecture("x", ()), 0, "cpu", None)
+    executor._ended(outer, task, 0, inner)
+    executor.shutdown()
+    with pytest.raises(UsageError, match="workers must be able to start"):
+        outer.result(0)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from typing import Any, cast
 
 import pytest
 
+from netwright import finishing
+from netwright.config import load_config
+from netwright.evaluators.image import ImageEvaluator
 from netwright.finishing import best_run
+from netwright.tasks import images
+from netwright.tasks.images import ImageConfig
+from netwright.training.image import Recipe
 
 LOST: dict[str, Any] = {"trial": 9, "setting": {}, "score": None, "failure": "not finite"}
 
@@ -34,3 +41,34 @@ def test_the_best_run_goes_by_reward(records: list[dict[str, Any]], best: int) -
 def test_no_run_is_best_where_none_has_a_score() -> None:
     assert best_run([]) is None
     assert best_run([LOST]) is None
+
+
+def test_the_own_settings_of_an_architecture_have_its_own_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The grid's run without a point trains as the final training without one does."""
+    sets = ["space.learning_rates=[0.01, 0.02]", "space.depths=[2]", "space.pools=[1]"]
+    config = load_config("digits", [*sets, "tune.learning_rates=[0.1]"])
+    assert isinstance(config, ImageConfig)
+    space = config.make_space()
+    architecture = space.sample(random.Random(0), {"learning_rate": 0.02})
+    rates: list[float] = []
+
+    class Asked:
+        def __init__(self) -> None:
+            self.space = space
+
+        def evaluate_module(self, make: object, recipe: Recipe, *_: object) -> None:
+            rates.append(recipe.learning_rate)
+
+    for point in finishing.points(config, space):
+        config.evaluate_point(cast(ImageEvaluator, Asked()), architecture, point, 0)
+    assert rates == [0.1, 0.1, 0.02]  # two decays of the grid, then its own
+    monkeypatch.setattr(
+        images, "train_final", lambda *given, **_: rates.append(given[2].learning_rate)
+    )
+    with pytest.raises(AttributeError):  # nothing was trained
+        config.train_final(space, architecture, point=None, child_seed=0, opened=lambda: None)
+    assert rates[-1] == 0.02
+    plain = load_config("digits", ["tune.learning_rates=[0.1]"])
+    assert None not in finishing.points(plain, plain.make_space())

@@ -29,8 +29,9 @@ from netwright.stopping import Donor, Rule, StoppingSettings
 from netwright.store import sqlite_url
 from netwright.study import Study
 from netwright.training.image import Recipe
-from netwright.trial import SHORT
+from netwright.trial import SHORT, Evaluation, trained
 from tests.equal import outcome
+from tests.strategies import small_space
 
 SPACE = conv.space(
     "t",
@@ -129,6 +130,48 @@ def _study(evaluator: ImageEvaluator, url: str = "sqlite://") -> Study:
     stopping = StoppingSettings(method="short", share=0.5, donors=2, keep=0.3, warmup=3, window=9)
     controller = RandomSearch(SPACE, batch=2, seed=1)
     return Study(SPACE, controller, evaluator, url, seed=1, stopping=stopping)
+
+
+def test_donors_are_the_first_whole_children_however_long_the_search(tmp_path: Path) -> None:
+    """Those compared with move on, and stopped ones come between; resumed or not."""
+    stopping = StoppingSettings(method="short", share=0.5, donors=4, keep=0.3, warmup=3, window=9)
+    space, url = small_space(), sqlite_url(tmp_path / "s.db")
+
+    class Learning:
+        def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+            return self.evaluate_until(architecture, seed, device, None)
+
+        def evaluate_until(
+            self, architecture: Architecture, seed: int, device: str, rule: Rule | None
+        ) -> Evaluation:
+            score = random.Random(seed).random()
+            curve, judged, details = trained(lambda share, stop: [score], rule, 1)
+            return Evaluation(reward=judged[0], score=judged[0], curve=curve, details=details)
+
+    def search(storage: str) -> Study:
+        controller = RandomSearch(space, batch=2, seed=1)
+        return Study(
+            space,
+            controller,
+            Learning(),
+            storage,
+            seed=1,
+            stopping=stopping,
+            retrain_duplicates=True,
+        )
+
+    whole, part = search("sqlite://"), search(url)
+    whole.run(60)
+    for trials in (7, 30, 60):
+        part.run(trials)
+        if trials < 60:
+            part = search(url)
+    first = [trial.seed for trial in whole.trials if trial.completed][:4]
+    for study in (whole, part):
+        rules = [event.payload["rule"] for event in study.events("propose")]
+        named = [[donor["seed"] for donor in rule["donors"]] for rule in rules]
+        assert all(seeds == first[: len(seeds)] for seeds in named)
+        assert named[-1] == first
 
 
 def test_going_on_elsewhere_and_two_workers_give_the_same_search(

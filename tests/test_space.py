@@ -18,7 +18,7 @@ from netwright.space import (
     decision_from_dict,
     decision_to_dict,
 )
-from netwright.spaces import space_from_dict
+from netwright.spaces import conv, space_from_dict
 from tests.strategies import small_space, spaces
 
 
@@ -144,3 +144,9 @@ def test_architectures_are_mappings_and_frozen() -> None:
     with pytest.raises(AttributeError):
         architecture.space = "x"  # type: ignore[misc]
     assert architecture != Architecture("other", architecture.values_)
+
+
+def test_the_size_of_a_deep_space_is_counted() -> None:
+    space = conv.v1(300)
+    assert space.size() == (4 * 4 * 4) ** 300 * 2 ** (300 * 299 // 2)
+    assert conv.space("d", conv.ConvSettings(depths=(1, 2), skips=True)).size() == 64 + 64 * 64 * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from netwright import keeper
 from netwright.errors import StudyError
 from netwright.evaluators.synthetic import Learning
+from netwright.journal import lease as lease_module
 from netwright.protocols import Event
 from netwright.stopping import StoppingSettings
 from netwright.store import SqlStore, sqlite_url
@@ -131,3 +133,26 @@ def test_a_proposal_that_could_not_be_written_is_no_hindrance_where_another_made
     whole = _study("sqlite://")
     whole.run(12)
     _same(study, whole)
+
+
+def test_one_of_two_that_saw_a_dead_search_takes_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqlStore(sqlite_url(tmp_path / "s.db"))
+    store.create({"format": 3})
+    leases = [store.lease(dict) for _ in range(3)]
+    dead, first, second = (lease for lease in leases if lease is not None)
+    dead.take()
+    dead._stop.set()
+    seen = store.holder()
+    assert seen is not None
+    monkeypatch.setattr(lease_module, "read", lambda _: replace(seen, age=1e9, alive=False))
+    first.take()
+    with pytest.raises(StudyError, match=r"another took .* just now"):
+        second.take()
+    monkeypatch.undo()
+    holder = store.holder()
+    assert holder is not None
+    assert holder.token == first._token
+    first.release()
+    store.close()

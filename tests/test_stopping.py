@@ -131,7 +131,7 @@ def test_the_first_that_were_trained_whole_are_donors_of_short_trainings() -> No
         for i in range(5)
     ]
     settings = StoppingSettings(method="short", donors=3, warmup=8, window=8)
-    rule = rule_of(known[2:], known[:2], settings, lower=False)
+    rule = rule_of(known[2:], known[:2], settings, False, known)
     assert rule is not None
     assert [donor.seed for donor in rule.donors] == [0, 2, 3]
     assert rule.wanted == 3

@@ -9,12 +9,13 @@ import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from netwright.config import load_config
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
 from netwright.depth import DepthSchedule
@@ -435,3 +436,55 @@ def test_importing_netwright_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert found.strip() == "[]"
+
+
+def test_numbers_of_a_library_are_journalled_as_numbers(tmp_path: Path) -> None:
+    space = small_space()
+
+    def train(architecture: Architecture) -> Evaluation:
+        return Evaluation(
+            reward=cast(float, np.float32(0.5)),
+            score=cast(float, torch.tensor(0.25)),
+            curve=cast(tuple[float, ...], np.array([0.1, 0.25], np.float32)),
+            parameters=cast(int, np.int64(3)),
+            details={"depth": cast(int, np.int64(2)), "word": "deep"},
+        )
+
+    study = Study(space, RandomSearch(space, seed=0), train, sqlite_url(tmp_path / "s.db"))
+    study.run(2)
+    found = study.trials[0].evaluation
+    assert found is not None
+    assert (found.reward, found.score, found.parameters) == (0.5, 0.25, 3)
+    assert found.curve == pytest.approx((0.1, 0.25))
+    assert found.details == {"depth": 2, "word": "deep"}
+    wrong = Study(
+        space,
+        RandomSearch(space, seed=0),
+        lambda architecture: Evaluation(reward=0.5, score=0.5, details={"a": cast(int, [1])}),
+    )
+    wrong.run(1)
+    assert "must hold numbers and words" in (wrong.trials[0].failure or "")
+
+
+def test_a_trial_of_before_the_study_was_opened_again_may_be_told(tmp_path: Path) -> None:
+    space, url = small_space(), sqlite_url(tmp_path / "s.db")
+
+    def opened() -> Study:
+        return Study(space, RandomSearch(space, seed=0, batch=3), storage=url)
+
+    first = opened()
+    trials = [first.ask() for _ in range(3)]
+    again = opened()
+    for trial in trials[::-1]:
+        assert again.tell(trial, 0.5).reward == 0.5
+    assert again.ask().number == 3
+
+
+def test_a_schedule_needs_a_space_with_its_depths() -> None:
+    space = conv.v1(6)
+    schedule = DepthSchedule(start=6, last=8, step=2, every=4)
+    with pytest.raises(ConfigError, match=r"study.depth needs a space .*\[6, 8\]; got none"):
+        Study(space, RandomSearch(space, seed=0), schedule=schedule)
+    sets = ["study.depth.start=6", "study.depth.last=6", "space.depths=[6]", "space.pools=[2]"]
+    study = load_config("cifar10-v1", sets).make_study("sqlite://")
+    assert study.ask().given == {}

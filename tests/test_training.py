@@ -267,3 +267,20 @@ def test_hand_drawn_networks_have_the_size_asked_for() -> None:
 def test_bad_recipes_are_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"training.{field} must"):
         Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("epochs", "rates"), [(1, [1.0]), (4, [1.0, 1.0, 0.1, 0.01])])
+def test_the_first_epoch_has_the_whole_rate(epochs: int, rates: list[float]) -> None:
+    found = [step_rate(1.0, epoch, epochs, (0.5, 0.75), 0.1) for epoch in range(epochs)]
+    assert found == pytest.approx(rates)
+
+
+def test_a_final_training_has_no_limits_of_a_child() -> None:
+    recipe = Recipe(epochs=1, time_limit=1e-6, memory_limit=1e-6)
+    data = DataSettings(source="digits", train_limit=60)
+
+    def make(image: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+    found = train_final(make, data, recipe, seed=0, child_seed=0, opened=lambda: None)
+    assert 0 <= found.test_accuracy <= 1

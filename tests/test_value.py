@@ -146,3 +146,13 @@ def test_the_least_noise_keeps_equal_designs_apart() -> None:
         )
         assert np.isfinite(model.mean(designs)).all()
         assert np.isfinite(model.improvement(designs)).all()
+
+
+def test_designs_that_have_only_near_ones_in_common_are_learnt() -> None:
+    """`local` = 1 leaves nothing to single decisions or pairs."""
+    rows = np.eye(12, dtype=np.float32)
+    features = Features(rows, np.ones((12, 1), dtype=np.float32))
+    rewards = np.arange(12.0)
+    for local in (0.9, 1.0):
+        model = ValueModel(features, rewards, pairs=0.0, shared=0.0, noise=1e-3, local=local)
+        assert np.corrcoef(model.mean(features), model.targets)[0, 1] > 0.999

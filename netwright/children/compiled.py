@@ -52,9 +52,23 @@ def made_for(*features: str) -> bool:
 
 
 def jit(function: _F) -> _F:
-    """Compile at the first call and keep it on disk."""
-    compiled: _F = numba.njit(cache=True, nogil=True, **_OPTIONS)(named(function))
+    """Compile at the first call and keep it on disk, where there is a place that can be written."""
+    compiled: _F = kept_on_disk(numba.njit, nogil=True, **_OPTIONS)(named(function))
     return compiled
+
+
+def kept_on_disk(compile_as: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """Return a decorator of numba's that keeps what it compiles, or cannot and does not."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return compile_as(*given, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "no locator available" not in str(error):
+                raise
+            return compile_as(*given, **options)(function)
+
+    return decorate
 
 
 def part(function: _F) -> _F:

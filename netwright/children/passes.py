@@ -23,7 +23,7 @@ from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.arrived import added, pooled, unpooled
-from netwright.children.compiled import named
+from netwright.children.compiled import kept_on_disk, named
 from netwright.children.normalising import normalised, normalised_backward, scaled
 from netwright.children.openmp import openmp
 from netwright.children.recording import do
@@ -79,4 +79,4 @@ def _any_pass(dtype: Any) -> Any:
         else:
             unpooled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
 
-    return numba.cfunc(types.void(types.voidptr), cache=True)(named(body))
+    return kept_on_disk(numba.cfunc, types.void(types.voidptr))(named(body))

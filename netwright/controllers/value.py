@@ -98,17 +98,18 @@ class ValueModel:
         for (single, pairs), x, y in zip(
             self._parts, (a.own, a.shared), (b.own, b.shared), strict=True
         ):
-            if single or pairs:
+            near = self._local if x is a.own else 0.0
+            if single or pairs or near:
                 m = x @ y.T
                 weight = pairs * m
                 weight += single
                 weight *= m
                 found += weight
-                if self._local and x is a.own:
+                if near:
                     m -= 1
                     m /= NEAR**2
                     np.exp(m, out=m)
-                    m *= self._local
+                    m *= near
                     found += m
 
     def _to_told(self, features: Features) -> Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netwright.data import transforms
+from netwright.data.digest import digest_of
 from netwright.data.settings import DataSettings, ImageSet
 from netwright.data.sources import Rows, Source, open_source
 from netwright.data.transforms import Preprocess, decode
@@ -48,6 +49,11 @@ class SearchData:
     def shape(self) -> tuple[int, int, int]:
         """An image's (C, H, W)."""
         return self.train.shape
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that no other images, labels or split have."""
+        train, valid = self.train, self.valid
+        return digest_of(train.labels, valid.labels, train.images, valid.images)
 
 
 @dataclass(frozen=True)

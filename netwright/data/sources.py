@@ -138,7 +138,11 @@ def _npz_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
                         f"an .npz file must hold x_train and y_train, or images and labels; "
                         f"got {', '.join(archive.files) or 'none'} in {path}; add {missing[0]}"
                     )
-                return {n: archive[n] for n in wanted} if wanted else dict.fromkeys(archive.files)
+                arrays = {n: archive[n] for n in wanted}
+                for name, array in arrays.items():
+                    if not isinstance(array, np.ndarray):  # of a member without numpy's header
+                        raise ValueError(f"{name} is no array")
+                return arrays if wanted else dict.fromkeys(archive.files)
     except _NPZ_ERRORS as error:
         raise DataError(
             f"an .npz file must be readable, without pickled objects; {path} is not "

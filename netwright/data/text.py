@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from netwright.data.corpora import Corpus, Part, TextSettings, open_corpus
+from netwright.data.digest import digest_of
 from netwright.errors import DataError
 
 UNKNOWN = "<unk>"
@@ -144,6 +145,10 @@ class SearchText:
     vocabulary: Vocabulary
     unit: str
     valid_unknown: int
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that no other numbers have."""
+        return digest_of(self.train, self.valid)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ class Preprocess(nn.Module):
             raise DataError(
                 f"data.upsample must exceed the side of square images; got {upsample} for "
                 f"{h}x{w} pixels; use --set data.upsample={max(h, w) + max(1, max(h, w) // 8)} "
-                f"data.size={max(h, w)}"
+                f"--set data.size={max(h, w)}"
             )
         self.shape, self.whiten, self.upsample = shape, whiten, upsample
         flat = c * h * w

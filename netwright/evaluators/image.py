@@ -214,8 +214,10 @@ def train_final(
 
     `seed` is the study's, which split the data; `child_seed` draws weights and order. `opened` is
     called before the first test image is read. numerics: of the training, measured where it is
-    None; the test is in float32, in which the network is used.
+    None; the test is in float32, in which the network is used. The limits of `recipe` are a
+    child's, and do not hold here.
     """
+    recipe = replace(recipe, time_limit=0.0, memory_limit=0.0)
     loaded: FinalData = load_final_data(data, seed, opened)
     fitted = Preprocess.fit(loaded.train, data)
     numerics = numerics or chosen(recipe.precision, device)

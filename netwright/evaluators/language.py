@@ -191,8 +191,9 @@ def train_final(
     lost after its first epoch ends there: the state of some cells overflows in the end. `opened` is
     called before the test text is read, which is before the training: a bad one must not cost a
     trained model. numerics: of the training, measured where it is None; the test is in float32, in
-    which the network is used.
+    which the network is used. The limits of `recipe` are a child's, and do not hold here.
     """
+    recipe = replace(recipe, time_limit=0.0, memory_limit=0.0)
     text = load_final_text(data, opened)
     numerics = numerics or chosen_for(recipe, child, len(text.vocabulary), device)
     started = time.perf_counter()

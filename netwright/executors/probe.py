@@ -84,7 +84,8 @@ def best_workers(
             say("measuring how many workers this machine feeds best, once")
         measure = measure or functools.partial(_measured, make=subject.make)
         speeds = [measure(*case) for case in cases]
-        keep(NAME, key, speeds)
+        if all(speeds):
+            keep(NAME, key, speeds)
     best = 0
     for i, speed in enumerate(speeds):
         if speed > GAIN * speeds[best]:

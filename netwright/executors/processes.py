@@ -8,9 +8,11 @@ import pickle
 import signal
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,10 +27,27 @@ from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 
-def _begin(threads: int) -> None:
-    """Set a new worker up; an interrupt from the terminal is the coordinator's to handle."""
+def ignore_interrupts() -> None:
+    """Leave an interrupt from the terminal to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _begin(threads: int) -> None:
+    ignore_interrupts()
     worker.set_threads(threads)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold interrupts back, in this thread and in processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -98,11 +117,12 @@ class Processes:
         return outer
 
     def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> None:
-        inner = self._pool.schedule(
-            worker.evaluate,
-            args=(task.key, task.pickled, task.architecture, task.seed, task.device, task.rule),
-            timeout=self.time_limit or None,
-        )
+        with interrupts_held():  # also by the workers that this starts, before they ignore them
+            inner = self._pool.schedule(
+                worker.evaluate,
+                args=(task.key, task.pickled, task.architecture, task.seed, task.device, task.rule),
+                timeout=self.time_limit or None,
+            )
         inner.add_done_callback(partial(self._ended, outer, task, attempt))
 
     def _ended(
@@ -121,6 +141,8 @@ class Processes:
             outer.set_result(pickle.loads(inner.result()))
         elif lost:
             outer.set_exception(self._cause(error, attempt + 1))
+        elif isinstance(error, BrokenProcessPool):
+            outer.set_exception(worker.unstartable())
         else:
             outer.set_exception(error)
 

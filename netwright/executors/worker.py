@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
-from netwright.errors import ChildError, TimeLimitError
+from netwright.errors import ChildError, NetwrightError, TimeLimitError, UsageError
 from netwright.protocols import Evaluator, Stoppable
 from netwright.space import Architecture
 from netwright.stopping import Rule
@@ -81,6 +81,15 @@ def killed(limit: float, times: int) -> ChildError:
 def died(how: str, times: int) -> ChildError:
     """Return what ended an evaluation whose worker died, so many times."""
     return ChildError(f"the worker died: {how}{_often(times)}")
+
+
+def unstartable() -> NetwrightError:
+    """Return what ends a search whose workers all ended before they took a child."""
+    return UsageError(
+        "workers must be able to start; all ended before they took a child; look at what they "
+        "printed and at the machine's memory, and begin a script that searches with "
+        "if __name__ == '__main__'"
+    )
 
 
 def _often(times: int) -> str:

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Holder:
 
     host: str
     pid: int
+    token: str
     since: float
     age: float
     alive: bool | None
@@ -96,6 +98,7 @@ def read(connection: sa.Connection) -> Holder | None:
     return Holder(
         host=str(row.host).split(" ")[0],
         pid=row.pid,
+        token=row.token,
         since=row.since,
         age=_now(connection) - row.heartbeat,
         alive=_process(row.pid) == row.process if here else None,
@@ -106,13 +109,19 @@ def read(connection: sa.Connection) -> Holder | None:
 class Lease:
     """Held from `take` to `release`; a thread keeps it with a heartbeat each two seconds.
 
-    progress: called for what to show to others. where: the journal, for messages.
+    progress: called for what to show to others. where: the journal, for messages. guard: what turns
+    the database's errors into one line.
     """
 
     def __init__(
-        self, engine: sa.Engine, where: str, progress: Callable[[], Mapping[str, Any]]
+        self,
+        engine: sa.Engine,
+        where: str,
+        progress: Callable[[], Mapping[str, Any]],
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._engine = engine
+        self._guard = guard
         self._where = where
         self._progress = progress
         self._token = uuid.uuid4().hex
@@ -122,7 +131,7 @@ class Lease:
 
     def take(self) -> None:
         """Take the lease; raises `StudyError` with the holder's name where it is held."""
-        with self._engine.begin() as connection:
+        with self._guard(), self._engine.begin() as connection:
             holder = read(connection)
             if holder is not None and holder.holds:
                 raise StudyError(
@@ -130,19 +139,24 @@ class Lease:
                     f"wait for it, stop it, or use netwright status to watch it"
                 )
             if holder is not None:
-                connection.execute(tables.lease.delete())
+                its = tables.lease.c.token == holder.token
+                if connection.execute(tables.lease.delete().where(its)).rowcount == 0:
+                    raise self._taken()
             now = _now(connection)
             row = {"id": 1, "token": self._token, "host": _host(), "pid": os.getpid()}
             row |= {"process": _process(os.getpid()), "since": now, "heartbeat": now}
             try:
                 connection.execute(tables.lease.insert(), {**row, "progress": self._said()})
             except IntegrityError as error:
-                raise StudyError(
-                    f"a study is searched by one process at a time; another took {self._where} "
-                    f"just now; use netwright status to watch it"
-                ) from error
+                raise self._taken() from error
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self._thread.start()
+
+    def _taken(self) -> StudyError:
+        return StudyError(
+            f"a study is searched by one process at a time; another took {self._where} just now; "
+            f"use netwright status to watch it"
+        )
 
     def _said(self) -> str:
         return json.dumps(dict(self._progress()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +158,7 @@ def _size(space: SearchSpace) -> str:
     size = space.size()
     if size < 10**7:
         return f"{size:,}"
-    power = len(str(size)) - 1
+    power = int(math.log10(size))
     return f"{size // 10 ** (power - 1) / 10:.1f}·10{str(power).translate(RAISED)}"
 
 

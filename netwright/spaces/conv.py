@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netwright.errors import SpaceError
+from netwright.errors import ConfigError, SpaceError
 from netwright.rules import Section
 from netwright.space import (
     Assignment,
@@ -17,6 +17,7 @@ from netwright.space import (
     SearchSpace,
     Value,
 )
+from netwright.toml import build
 
 LAYER_TYPES = ("conv", "max_pool", "avg_pool", "lcn", "batch_norm")
 MOST_LAYERS = 1000
@@ -150,8 +151,8 @@ def _layer(
 def from_settings(name: str, settings: Mapping[str, Any]) -> SearchSpace:
     """Return the space of plain settings, as a file holds them."""
     try:
-        return space(name, ConvSettings(**settings))
-    except TypeError as error:
+        return space(name, build(ConvSettings, settings, f"the space {name!r}"))
+    except ConfigError as error:
         raise SpaceError(f"a conv space must have the settings of ConvSettings; {error}") from error
 
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netwright.errors import SpaceError
+from netwright.errors import ConfigError, SpaceError
 from netwright.rules import Section
 from netwright.space import Architecture, Assignment, Choice, Decision, SearchSpace, Value
+from netwright.toml import build
 
 COMBINATIONS = ("add", "elem_mult", "max")
 ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu", "sin")
@@ -70,8 +71,8 @@ def space(name: str, settings: RecurrentSettings | None = None) -> SearchSpace:
 def from_settings(name: str, settings: Mapping[str, Any]) -> SearchSpace:
     """Return the space of plain settings, as a file holds them."""
     try:
-        return space(name, RecurrentSettings(**settings))
-    except TypeError as error:
+        return space(name, build(RecurrentSettings, settings, f"the space {name!r}"))
+    except ConfigError as error:
         raise SpaceError(
             f"a recurrent space must have the settings of RecurrentSettings; {error}"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from netwright.controllers.making import ControllerSettings, make_controller
 from netwright.depth import DepthSchedule
-from netwright.errors import ArchitectureError, ConfigError
+from netwright.errors import ArchitectureError, ConfigError, StudyError
 from netwright.executors.probe import Subject
 from netwright.loop import Mode
 from netwright.protocols import Controller, Evaluator
@@ -244,12 +245,17 @@ class Config(ABC):
         """Return the evaluator, which reads no data before it is used."""
 
     @abstractmethod
-    def prepare(self, evaluator: Any) -> dict[str, Any]:
-        """Read all that `evaluator` (of `make_evaluator`) needs; return what to note of the data.
+    def describe(self, evaluator: Any) -> dict[str, Any]:
+        """Read the data of `evaluator` (of `make_evaluator`); return what to note of them.
 
-        The notes are plain data for the journal of a new study. Nothing is written, so that bad
-        data, which raise a `UsageError`, leave nothing behind.
+        The notes are plain data for the journal of a new study; what tells other data from these is
+        among them. Nothing is written, so that bad data, which raise a `UsageError`, leave nothing
+        behind.
         """
+
+    def prepare(self, evaluator: Any) -> dict[str, Any]:
+        """Do as `describe`, and all else that `evaluator` needs before the first child."""
+        return self.describe(evaluator)
 
     def refuse_depth(self, what: str) -> None:
         """Raise a `ConfigError` for a schedule of depths, which `what` of the task do not have."""
@@ -259,12 +265,32 @@ class Config(ABC):
                 f"a schedule; remove the section"
             )
 
-    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
+    def reads_like(self, other: Config) -> bool:
+        """Say whether `other` reads its data where this one does."""
+        ours, theirs = (config.to_dict().get("data", {}) for config in (self, other))
+        return bool(ours.get("source") == theirs.get("source"))
+
+    def check_noted(
+        self, notes: Mapping[str, Any], place: str, found: Mapping[str, Any] | None = None
+    ) -> None:
         """Raise a `StudyError` where the data are known to be others than those of `notes`.
 
-        notes: of `prepare`, when a study began; older ones may lack some. place: where they stand.
+        notes: of `describe`, when a study began; older ones may lack some. place: where they stand.
+        found: what `describe` returns now, which is read where it is not given.
         """
-        return
+        now = self.describe(self.make_evaluator(self.make_space())) if found is None else found
+        changed = [
+            name
+            for name in now
+            if name in notes and notes[name] != json.loads(json.dumps(now[name]))
+        ]
+        if changed:
+            data = self.to_dict().get("data", {})
+            raise StudyError(
+                f"a search goes on only with the data that it began with; those in "
+                f"{data.get('source') or data.get('table')} are others ({', '.join(changed)}) than "
+                f"when {place} began; put them back, or begin in another place"
+            )
 
     def make_controller(self, space: SearchSpace) -> Controller:
         """Return a new controller, seeded from the study's seed."""
@@ -278,13 +304,14 @@ class Config(ABC):
     def make_study(self, storage: str, notes: Mapping[str, Any] | None = None) -> Study:
         """Return the study at `storage`, gone on with, or begun with `notes` beside its header."""
         space = self.make_space()
+        depth = self.study.depth
         return Study(
             space,
             self.make_controller(space),
             self.make_evaluator(space),
             storage,
             seed=self.study.seed,
-            schedule=self.study.depth,
+            schedule=None if depth is None or depth.start == depth.last else depth,
             retrain_duplicates=self.study.retrain_duplicates,
             failure_reward=self.study.failure_reward,
             mode=Mode(queue=self.study.mode == "queue", replicas=self.study.replicas),
@@ -308,6 +335,10 @@ class Config(ABC):
     @abstractmethod
     def at(self, point: Mapping[str, Any] | None) -> Any:
         """Return how a child is trained at a point of the grid, by its own settings for None."""
+
+    def rated(self, space: SearchSpace) -> bool:
+        """Say whether architectures of `space` have a learning rate of their own."""
+        return False
 
     @abstractmethod
     def evaluate_point(

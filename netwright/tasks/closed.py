@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn
 
 from rich.table import Table
 
-from netwright.errors import ConfigError, StudyError, UsageError
+from netwright.errors import ConfigError, UsageError
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
 from netwright.evaluators.table import TableEvaluator, table_space, test_accuracies
 from netwright.protocols import Evaluator
@@ -49,7 +49,7 @@ class ClosedConfig(Config):
         super().__post_init__()
         self.refuse_depth("architectures")
 
-    def prepare(self, evaluator: Any) -> dict[str, Any]:
+    def describe(self, evaluator: Any) -> dict[str, Any]:
         """Return nothing: making the evaluator has read all there is."""
         return {}
 
@@ -105,19 +105,9 @@ class TableConfig(ClosedConfig):
         """Return the evaluator, which has read the validation accuracies."""
         return TableEvaluator(self._path())
 
-    def prepare(self, evaluator: TableEvaluator) -> dict[str, Any]:
+    def describe(self, evaluator: TableEvaluator) -> dict[str, Any]:
         """Return a digest of the validation accuracies, which making the evaluator has read."""
         return {"table": evaluator.digest()}
-
-    def check_noted(self, notes: Mapping[str, Any], place: str) -> None:
-        """Raise a `StudyError` where the table's cells or accuracies have changed."""
-        before = notes.get("table")
-        if before is not None and before != TableEvaluator(self._path()).digest():
-            raise StudyError(
-                f"a search goes on only with the accuracies that it began with; those in "
-                f"{self.data.table} are others than when {place} began; put the table back, or "
-                f"begin in another place"
-            )
 
     def judge(self) -> Judge:
         """Return test accuracies; to be called once a search has ended."""
@@ -133,8 +123,8 @@ class SurrogateSettings:
     """A closed form of `netwright.evaluators.surrogates`.
 
     surrogate: "conv" (networks of `layers` convolutions with connections) or "cell" (recurrent
-    cells of the paper's base 8). layers: >= 1. landscape: its seed, >= 0. noise: standard deviation
-    of the score (of its logarithm for cells), >= 0.
+    cells of the paper's base 8). layers: 1 to 1000. landscape: its seed, >= 0. noise: standard
+    deviation of the score (of its logarithm for cells), >= 0.
     """
 
     surrogate: str = "conv"
@@ -146,6 +136,8 @@ class SurrogateSettings:
         section = Section("data", self)
         section.one_of("surrogate", SURROGATES)
         section.at_least(1, "layers")
+        if self.layers > conv.MOST_LAYERS:
+            section.refuse("layers", f"must be at most {conv.MOST_LAYERS}", conv.MOST_LAYERS)
         section.at_least(0, "landscape", "noise")
 
 

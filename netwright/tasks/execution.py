@@ -22,7 +22,8 @@ EXECUTORS = ("auto", "in_process", "processes", "ray")
 class ExecutionSettings:
     """Where children run; no part of what a study is.
 
-    executor: "auto" (this process with one worker, processes with more), "in_process",
+    executor: "auto" (this process with one worker, processes with more, or where there is a
+    hang_limit or recycle), "in_process",
     "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly, the
     first also of what no worker does, such as the final training; `device` where there are none.
     threads: of torch, in each worker, 0 leaves its own number.
@@ -56,6 +57,8 @@ class ExecutionSettings:
         section.at_least(0, "hang_limit", "cpus", "gpus")
         if self.executor == "in_process" and self.workers > 1:
             section.refuse("workers", "must be 1 in this process")
+        if self.executor == "in_process" and self.hang_limit:
+            section.refuse("hang_limit", "must be 0 in this process, which cannot kill itself", 0)
         if self.executor == "ray" and not self.cpus + self.gpus > 0:
             section.refuse("cpus", "must be above 0 where a child takes no GPU")
         for name in (self.device, *self.devices):
@@ -114,7 +117,8 @@ class ExecutionSettings:
             cluster = RayExecutor(self.workers, self.address, **share, **limits)
             return cluster, f"Ray, {cluster.workers} children at once"
         chosen, devices = self._choice(subject, say), self.devices or (self.device,)
-        if self.executor != "processes" and chosen.workers == 1:
+        killed = self.hang_limit > 0 or (self.recycle > 0 and self.executor == "auto")
+        if self.executor != "processes" and chosen.workers == 1 and not killed:
             if chosen.threads:
                 torch.set_num_threads(chosen.threads)
             return InProcess(self.here), chosen.said

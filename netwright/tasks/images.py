@@ -147,15 +147,20 @@ class ImageConfig(Config):
             numerics=self.numerics(self.training),
         )
 
-    def prepare(self, evaluator: ImageEvaluator) -> dict[str, Any]:
-        """Read and whiten the images; return their shape, classes and numbers."""
+    def describe(self, evaluator: ImageEvaluator) -> dict[str, Any]:
+        """Read the images; return their shape, classes, numbers and digest."""
         data = evaluator.data
-        evaluator.pipelines(self.execution.here)
         return {
             "image": list(data.shape),
             "classes": list(data.classes),
             "images": {"training": len(data.train), "validation": len(data.valid)},
+            "digest": data.digest(),
         }
+
+    def prepare(self, evaluator: ImageEvaluator) -> dict[str, Any]:
+        """Do as `describe`, and whiten the images."""
+        evaluator.pipelines(self.execution.here)
+        return self.describe(evaluator)
 
     # --- tune -------------------------------------------------------------------------------
 
@@ -197,6 +202,8 @@ class ImageConfig(Config):
     ) -> Evaluation:
         """Train at a point of the grid; its rate goes before the architecture's own."""
         recipe, child = self.at(point)
+        if point is None:
+            recipe = self._own_rate(evaluator.space, architecture, recipe, child)
         make = maker(evaluator.space, architecture, child)
         return evaluator.evaluate_module(make, recipe, seed, self.execution.here)
 
@@ -213,9 +220,20 @@ class ImageConfig(Config):
         Preprocess(data.shape, self.data.whiten, self.data.upsample)
         compile_plan(space, architecture, data.shape, len(data.classes), self.child)
 
-    def final_recipe(self, recipe: Recipe, rate: float | None) -> Recipe:
-        """Return the recipe of the final training; `rate` is the architecture's own token."""
-        recipe = replace(recipe, epochs=self.final.epochs or recipe.epochs)
+    def final_recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe of the final training."""
+        return replace(recipe, epochs=self.final.epochs or recipe.epochs)
+
+    def rated(self, space: SearchSpace) -> bool:
+        """Say whether the space has the learning-rate token."""
+        return any(decision.name == "learning_rate" for decision in space.decisions)
+
+    @staticmethod
+    def _own_rate(
+        space: SearchSpace, architecture: Architecture, recipe: Recipe, child: ChildSettings
+    ) -> Recipe:
+        """Return the recipe with the rate of the architecture's token, where it has one."""
+        rate = compile_plan(space, architecture, (1, 8, 8), 2, child).learning_rate
         return replace(recipe, learning_rate=rate) if rate else recipe
 
     def train_final(
@@ -231,8 +249,9 @@ class ImageConfig(Config):
         """Train on training and validation images, test once; see `Config.train_final`."""
         recipe, child = self.at(point)
         child = replace(child, widen=child.widen + self.final.widen)
-        rate = compile_plan(space, architecture, (1, 8, 8), 2, child).learning_rate
-        recipe = self.final_recipe(recipe, rate if point is None else None)
+        if point is None:
+            recipe = self._own_rate(space, architecture, recipe, child)
+        recipe = self.final_recipe(recipe)
         result = train_final(
             maker(space, architecture, child),
             self.data,

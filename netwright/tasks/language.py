@@ -135,7 +135,8 @@ class LanguageConfig(Config):
     @property
     def _units(self) -> int:
         """How many the vocabulary has, or may have."""
-        return self.data.vocabulary or GUESSED[self.data.unit]
+        least = 2 * max(self.child.cutoffs, default=0)
+        return self.data.vocabulary or max(GUESSED[self.data.unit], least)
 
     def subject(self) -> Subject:
         """Return the training of a model of the children's size, as `settled` measures it."""
@@ -152,8 +153,8 @@ class LanguageConfig(Config):
         numerics = self.execution.noted(self.training.precision)
         return LanguageEvaluator(space, self.data, self.training, self.child, numerics=numerics)
 
-    def prepare(self, evaluator: LanguageEvaluator) -> dict[str, Any]:
-        """Read the text; return its numbers and the width of a child of this budget."""
+    def describe(self, evaluator: LanguageEvaluator) -> dict[str, Any]:
+        """Read the text; return its numbers, when children of this budget have a width."""
         data = evaluator.data
         self._check_length(len(data.train))
         if evaluator.space.kind == "recurrent":
@@ -164,6 +165,7 @@ class LanguageConfig(Config):
             "vocabulary": len(data.vocabulary),
             "tokens": {"training": len(data.train), "validation": len(data.valid)},
             "unknown": {"validation": data.valid_unknown},
+            "digest": data.digest(),
         }
 
     def _check_length(self, tokens: int) -> None:
@@ -232,7 +234,9 @@ class LanguageConfig(Config):
 
     @property
     def _final_child(self) -> LanguageChildSettings:
-        return replace(self.child, budget=self.final.budget or self.child.budget)
+        if not self.final.budget:
+            return self.child
+        return replace(self.child, budget=self.final.budget, width=0)
 
     def train_final(
         self,

@@ -11,9 +11,10 @@ SCHEDULES = ("constant", "decay", "drops", "cosine")
 def step_rate(base: float, epoch: int, epochs: int, drops: Sequence[float], factor: float) -> float:
     """Return the rate of `epoch` (from 0): `base` times `factor` for each drop passed.
 
-    drops: shares of the run in (0, 1), such as 0.5 and 0.75 (Huang et al. 2016).
+    drops: shares of the run in (0, 1), such as 0.5 and 0.75 (Huang et al. 2016), rounded to epochs;
+    the first epoch is before all of them.
     """
-    return float(base * factor ** sum(epoch >= round(drop * epochs) for drop in drops))
+    return float(base * factor ** sum(epoch >= max(1, round(drop * epochs)) for drop in drops))
 
 
 def decay_rate(base: float, epoch: int, after: int, factor: float) -> float:

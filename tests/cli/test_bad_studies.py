@@ -284,3 +284,24 @@ def test_a_control_must_search_the_same_space(study: Path, run: Run, tmp_path: P
     refused(run("report", study, "--control", other), "same space", str(other))
     refused(run("report", study, "--control", tmp_path / "none"), "must have a journal")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["resume", "tune", "train"])
+def test_data_that_have_changed_since_the_search_are_refused(
+    command: str, run: Run, tmp_path: Path
+) -> None:
+    """Another image moves the split: images that the search used would be tested on."""
+    folder = tmp_path / "photos"
+    for name in ("one", "two"):
+        pictures(folder / name, 12)
+    study = tmp_path / "study"
+    sets = [*SETS, "--set", f"data.source={folder}", "--set", "data.train_limit=0"]
+    assert run("search", "digits", "--study", study, "--trials", 1, *sets)[0] == 0
+    before = tree(study)
+    assert run("top", study)[0] == 0
+    new = folder / "one" / "0000.png"
+    new.write_bytes(next(iter((folder / "one").iterdir())).read_bytes())
+    refused(run(command, study, *(["--trials", 2] if command == "resume" else [])), "digest")
+    assert tree(study) == before
+    new.unlink()
+    assert run(command, study)[0] == 0

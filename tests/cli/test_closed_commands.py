@@ -120,7 +120,7 @@ def test_a_table_that_changed_is_not_gone_on_with(run: Run) -> None:
     first = lines[1].split(",")
     Path("t.csv").write_text("\n".join([lines[0], f"{first[0]},9.5,{first[2]}", *lines[2:]]))
     before = tree(Path())
-    refused(run("resume", "s", "--trials", 7), "the accuracies that it began with", "t.csv", "s")
+    refused(run("resume", "s", "--trials", 7), "the data that it began with", "t.csv", "s")
     assert tree(Path()) == before
     assert run("top", "s")[0] == 0  # what was found may be looked at
     Path("t.csv").write_text("\r\n".join([lines[0], "", *lines[:0:-1]]))  # the same cells
@@ -164,3 +164,8 @@ def test_an_export_without_optuna_names_the_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     refused(run("export", "s", "--optuna", "sqlite:///optuna.db"), "netwright[optuna]")
+
+
+def test_more_layers_than_a_network_may_have_name_the_setting_of_the_task(run: Run) -> None:
+    line = refused(run("search", "synthetic-conv", "--set", "data.layers=2000"), "at most 1000")
+    assert "--set data.layers=1000" in line

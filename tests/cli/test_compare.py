@@ -202,7 +202,7 @@ def test_a_table_that_changed_is_another_comparison(run: Run, searched: list[Any
     header = json.loads(path.read_text())
     write_table(Path("t.csv"), seed=8)
     before = tree(Path())
-    refused(run(*_args("ppo")), "the accuracies that it began with", "t.csv", str(FOLDER))
+    refused(run(*_args("ppo")), "the data that it began with", "t.csv", str(FOLDER))
     assert tree(Path()) == before
     for data in (5, None):
         path.write_text(json.dumps({**header, "data": data}))
@@ -288,7 +288,8 @@ def test_a_run_whose_parts_are_not_sound_is_one_line(
 BAD = [
     (["nonsense"], "controller.name must be one of"),
     (["evolution:population=0"], "controller.population must be 1 or more"),
-    (["evolution:colour=red"], "'controller.colour'"),
+    (["evolution:colour=red"], "sets colour, which evolution does not have; use population"),
+    (["guided:batch=8"], "sets batch, which guided does not have; use guided.batch"),
     (["evolution:population"], "key=value"),
     (["evolution:population=many"], "a whole number"),
     (["evolution:population=5,sample=6"], "controller.sample must be at most"),
@@ -300,7 +301,10 @@ BAD = [
     (["guided:guided.batch=2, name = guided"], "sets name after it"),
     (["guided", "guided:"], "'guided:' is as 'guided'; leave one out"),
     (["evolution:sample=10", "evolution:batch=1"], "'evolution:batch=1' is as"),
-    (["guided:batch=1", "guided:guided.pairs=[0.2, 0.5, 0.8]"], "is as 'guided:batch=1'"),
+    (
+        ["guided:guided.batch=1", "guided:guided.pairs=[0.2, 0.5, 0.8]"],
+        "is as 'guided:guided.batch=1'",
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from netwright.children.compiled import named
+from netwright.children.compiled import kept_on_disk, named
 from netwright.children.openmp import openmp
 from netwright.children.recording import do
 from netwright.children.team import ALONE, received
@@ -47,4 +47,4 @@ def _any_of_them() -> Any:
         else:
             weights_back(*_first(numbers, 21), team)  # type: ignore[call-arg]
 
-    return numba.cfunc(types.void(types.voidptr), cache=True)(named(body))
+    return kept_on_disk(numba.cfunc, types.void(types.voidptr))(named(body))
