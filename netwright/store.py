@@ -97,6 +97,8 @@ class SqlStore:
                 with engine.connect() as connection:
                     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             with engine.begin() as connection:
+                if connection.dialect.name == "sqlite":  # whose tables are else made one by one
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
                 tables.metadata.create_all(connection)
                 connection.execute(tables.header.insert(), rows)
 

@@ -62,6 +62,11 @@ class Workspace:
         with closing(SqlStore(self.storage)) as store:
             return store.exists()
 
+    def _begun(self) -> bool:
+        """Say whether the journal holds a study; one whose creation was cut off does not."""
+        with closing(SqlStore(self.storage)) as store:
+            return store.exists()
+
     def store(self) -> SqlStore:
         """Return the journal; raises `StudyError` where there is none."""
         store = SqlStore(self.storage, must_exist=True)
@@ -80,7 +85,7 @@ class Workspace:
         measured of the machine is noted, so that the study goes on with it.
         """
         check_folder(self.folder)
-        if self.exists():
+        if self.exists() and self._begun():
             raise StudyError(
                 f"a new study needs a folder of its own; {self.name} holds one; use netwright "
                 f"resume {self.name}, or --study with another folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -166,3 +167,27 @@ def test_what_comes_to_hold_is_drawn_from_all_of_its_options() -> None:
 def test_bad_settings_are_one_line(values: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         LocalSearchSettings(**values)  # type: ignore[arg-type]
+
+
+def test_a_space_whose_every_form_is_known_is_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = conv.space("s", conv.ConvSettings(depths=(4,), heights=(1,), widths=(1,), filters=(4,)))
+    search = LocalSearch(space, LocalSearchSettings(batch=1), seed=0)
+    forms = len({space.form(a) for a in space.enumerate()})
+    looks: list[int] = []
+    plain = space.enumerate
+
+    def counted() -> Iterator[Architecture]:
+        looks.append(1)
+        return plain()
+
+    monkeypatch.setattr(space, "enumerate", counted)
+    for _ in range(forms + 5):
+        (found,) = search.propose(1)
+        search.tell([_trial(found, 0.0)])
+    assert search._spent
+    before = len(looks)
+    search.propose(1)
+    assert len(looks) == before
+    assert forms < space.size()

@@ -48,8 +48,8 @@ class LocalSearch:
 
     A neighbour differs in one decision: another option, or one connection taken or left; decisions
     that come to hold by it are drawn anew. Nothing is proposed twice, canonically equal forms
-    included, until the space is spent; a neighbour that is known from before is moved to, where it
-    is better, without being proposed.
+    included, until the space is spent, or 200 draws in one of over 5,000 are all known; a neighbour
+    that is known from before is moved to, where it is better, without being proposed.
 
     Results may come late and in any order: one that is better than where the climb stands moves it,
     one of a climb that has ended is only remembered. While the last neighbours are out, and more
@@ -66,6 +66,7 @@ class LocalSearch:
         self._proposals = 0
         self._known: dict[str, float | None] = {}  # what was proposed, by form; None: not yet told
         self._out: dict[str, int] = {}  # by form: the climb of what is out, or START
+        self._spent = False  # the whole space was looked through, and nothing was new
         self._climb = 0
         self._at: Place | None = None
         self._ways: list[tuple[str, Value]] = []  # changes of it that were not looked at
@@ -107,10 +108,11 @@ class LocalSearch:
             key = self.space.form(found)
             if key not in self._known:
                 return self._send(found, key, START)
-        if len(self._known) < size <= SMALL:
+        if len(self._known) < size <= SMALL and not self._spent:
             left = [(a, key) for a in self.space.enumerate() if (key := self._new(a, given))]
             if left:
                 return self._send(*generator.choice(left), START)
+            self._spent = not given  # every form is known, though fewer than architectures
         found = self.space.sample(generator, given)
         return self._send(found, self.space.form(found), START)
 

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,12 +35,13 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     one parameter at a time, some 3 ms each: a trial of 15 layers with all their connections, 180
     parameters, takes half a second.
 
-    Raises `StudyError` where the database cannot be written or holds a study `name`.
+    Raises `StudyError` where the database cannot be written, holds a study `name` or is a journal.
     """
     store = study.store if isinstance(study, Study) else study
     header = store.header()
     space = study.space if isinstance(study, Study) else space_from_dict(header["space"])
     trials = [t for t in store.trials(space) if t.state is not TrialState.RUNNING]
+    _check_no_journal(storage_url)
     try:
         storage = optuna.storages.RDBStorage(storage_url)
     except (*DATABASE, ImportError, ValueError, RuntimeError) as error:
@@ -52,6 +54,25 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
         storage.remove_session()
         storage.engine.dispose()
     return len(trials)
+
+
+def _check_no_journal(url: str) -> None:
+    """Raise `StudyError` where Netwright's own tables are there, of which one is Optuna's too."""
+    try:
+        engine = sa.create_engine(url)
+    except (SQLAlchemyError, ImportError, ValueError):
+        return  # Optuna says what is wrong with it
+    try:
+        there = set(sa.inspect(engine).get_table_names())
+    except SQLAlchemyError:
+        return
+    finally:
+        engine.dispose()
+    if {"header", "events", "trials"} <= there:
+        raise StudyError(
+            f"an Optuna study needs a database without a study of Netwright's; {url!r} holds one; "
+            f"use another, such as sqlite:///optuna.db"
+        )
 
 
 def _unwritable(url: str, error: Exception) -> StudyError:

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from netwright.evaluators.table import TableEvaluator
+from netwright.journal import tables
 from netwright.store import close_all
 from tests.cli.conftest import Run, refused, tree
 from tests.tables import write_table
@@ -169,3 +170,28 @@ def test_an_export_without_optuna_names_the_extra(
 def test_more_layers_than_a_network_may_have_name_the_setting_of_the_task(run: Run) -> None:
     line = refused(run("search", "synthetic-conv", "--set", "data.layers=2000"), "at most 1000")
     assert "--set data.layers=1000" in line
+
+
+def test_a_journal_is_no_optuna_storage(run: Run) -> None:
+    _search(run, "synthetic-conv")
+    close_all()
+    before = Path("s/study.db").read_bytes()
+    refused(run("export", "s", "--optuna", "sqlite:///s/study.db"), "holds one", "optuna.db")
+    close_all()
+    assert Path("s/study.db").read_bytes() == before
+
+
+def test_a_creation_that_was_cut_off_is_begun_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    args = ["synthetic-conv", "--study", "s", *STUDIES["synthetic-conv"], *SMALL, "--trials", 6]
+    with monkeypatch.context() as patch:
+        patch.setattr(tables.header, "insert", cut)
+        assert run("search", *args)[0] == 130
+    close_all()
+    refused(run("resume", "s"), "holds none; start one")
+    _search(run, "synthetic-conv")
+    assert run("top", "s")[0] == 0
