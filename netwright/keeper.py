@@ -363,10 +363,16 @@ class Keeper:
         self.ledger.told(numbers)
 
     def _keep(self, told: int) -> None:
-        """Keep the controller's state now and then; so many trials were just told."""
+        """Keep the controller's state now and then; so many trials were just told.
+
+        Not where others have journalled what this controller has not been through: the state would
+        be taken for what follows that.
+        """
         self._since_checkpoint += told
         if self._since_checkpoint >= CHECKPOINT:
             self._since_checkpoint = 0
+            if self.store.size() != (len(self.ledger), self.ledger.finished):
+                return
             state = checkpoints.dump(self._controller.state_dict())
             self.store.add_checkpoint(self._versions, state)
 

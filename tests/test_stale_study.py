@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from netwright import keeper
+from netwright.controllers.random import RandomSearch
 from netwright.errors import StudyError
 from netwright.evaluators.synthetic import Learning
 from netwright.journal import lease as lease_module
@@ -156,3 +157,23 @@ def test_one_of_two_that_saw_a_dead_search_takes_it_over(
     assert holder.token == first._token
     first.release()
     store.close()
+
+
+def test_no_checkpoint_claims_what_another_process_journalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "CHECKPOINT", 1)
+    url = sqlite_url(tmp_path / "s.db")
+
+    def opened() -> Study:
+        return Study(SPACE, RandomSearch(SPACE, seed=3), storage=url, seed=3)
+
+    one = opened()
+    trial = one.ask()
+    other = opened()  # of the same journal, without a lease
+    assert [other.ask().number for _ in range(2)] == [0, 1]
+    one.tell(trial, 0.5)
+    assert one.store.checkpoint() is None
+    alone = Study(SPACE, RandomSearch(SPACE, seed=3), seed=3)
+    alone.tell(alone.ask(), 0.5)
+    assert alone.store.checkpoint() is not None
