@@ -18,6 +18,7 @@ from torch import Tensor
 from netwright.children.language import Dropouts, LanguageChildSettings, LanguageModel
 from netwright.data.text import TextSettings, load_final_text, load_search_text
 from netwright.errors import ChildError, ConfigError, DataError, TimeLimitError
+from netwright.evaluators import language
 from netwright.evaluators.language import (
     FinalLanguage,
     LanguageEvaluator,
@@ -465,3 +466,16 @@ def test_a_bad_test_text_is_refused_before_the_training(text: TextSettings, tmp_
     with pytest.raises(DataError, match=r"test\.txt"):
         finish(text, lambda: None, told)
     assert told == []
+
+
+def test_a_model_that_is_lost_on_the_test_text_is_kept(
+    text: TextSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> float:
+        raise ChildError("the loss on a text was not finite or absurd: nan nats a unit")
+
+    monkeypatch.setattr(language, "perplexity", lost)
+    found = finish(text, lambda: None, [])
+    assert found.test_score == math.inf
+    assert found.stopped.startswith("on the test text the loss")
+    assert math.isfinite(found.valid_score)

@@ -159,7 +159,7 @@ class FinalLanguage:
     unit, strip: as in `TextSettings`.
     valid_score, test_score: perplexity of words, bits per character of characters.
     curve: the validation score after each epoch.
-    stopped: why the training ended before its last epoch, "" where it did not.
+    stopped: why the training ended before its last epoch, or why the test score is infinite; "".
     """
 
     model: LanguageModel
@@ -227,7 +227,10 @@ def train_final(
                 raise
             stopped = str(error)
         model.load_state_dict(best[1])
-    value = perplexity(model, text.test, recipe, device)
+    try:
+        value = perplexity(model, text.test, recipe, device)
+    except ChildError as error:  # its state overflowed on this text: it is still a trained model
+        value, stopped = math.inf, f"on the test text {error}"
     return FinalLanguage(
         model=model,
         vocabulary=text.vocabulary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -280,7 +281,9 @@ class LanguageConfig(Config):
     def summary(self, record: Mapping[str, Any]) -> str:
         """Return test score, size and time."""
         score = record[f"test_{self.metric.name.replace(' ', '_')}"]
-        early = f", lost after epoch {len(record['curve'])}" if record.get("stopped") else ""
+        epochs = f"after epoch {len(record['curve'])}"
+        where = epochs if math.isfinite(score) else "on the test text"
+        early = f", lost {where}" if record.get("stopped") else ""
         return (
             f"test {self.metric.name} {score:.4g}, {record['parameters']:,} parameters, "
             f"{record['seconds']:.0f} s{early}"

@@ -262,5 +262,5 @@ def perplexity(
         total += loss
     mean = total / count
     if not mean < 100:
-        raise ChildError(f"the validation loss was not finite or absurd: {mean:.3g} nats a unit")
+        raise ChildError(f"the loss on a text was not finite or absurd: {mean:.3g} nats a unit")
     return math.exp(mean)
