@@ -312,5 +312,20 @@ def test_workers_that_cannot_start_are_no_failures_of_children() -> None:
     task = processes._Task("key", b"", Architecture("x", ()), 0, "cpu", None)
     executor._ended(outer, task, 0, inner)
     executor.shutdown()
-    with pytest.raises(UsageError, match="workers must be able to start"):
+    with pytest.raises(UsageError, match="workers must start and stay"):
         outer.result(0)
+
+
+def test_what_a_breaking_pool_took_in_last_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        active = False
+
+    monkeypatch.setattr(processes, "SETTLED", 0.01)
+    executor, outer = Processes(1), Future[Evaluation]()
+    pool = executor._pool
+    monkeypatch.setattr(executor, "_pool", Broken())
+    executor._watch(outer, Future())
+    with pytest.raises(UsageError, match="workers must start and stay"):
+        outer.result(10)
+    monkeypatch.setattr(executor, "_pool", pool)
+    executor.shutdown()

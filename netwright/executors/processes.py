@@ -26,6 +26,8 @@ from netwright.space import Architecture
 from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
+SETTLED = 1.0  # seconds after which a pool that breaks is seen to have
+
 
 def ignore_interrupts() -> None:
     """Leave an interrupt from the terminal to the process that started this one."""
@@ -92,6 +94,7 @@ class Processes:
         self.retries = retries
         self._busy = Counter(dict.fromkeys(devices, 0))
         self._lock = threading.Lock()
+        self._closed = False
         self._pickled: tuple[Evaluator, str, bytes] | None = None
         self._pool = ProcessPool(
             max_workers=workers,
@@ -116,7 +119,7 @@ class Processes:
         self._start(outer, _Task(*self._pickled[1:], architecture, seed, device, rule), 0)
         return outer
 
-    def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> None:
+    def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> Future[Any]:
         with interrupts_held():  # also by the workers that this starts, before they ignore them
             inner = self._pool.schedule(
                 worker.evaluate,
@@ -124,6 +127,19 @@ class Processes:
                 timeout=self.time_limit or None,
             )
         inner.add_done_callback(partial(self._ended, outer, task, attempt))
+        started: Future[Any] = inner
+        return started
+
+    def _watch(self, outer: Future[Evaluation], again: Future[Any]) -> None:
+        """End `outer` where the pool was just breaking: what it then takes in never ends."""
+
+        def look() -> None:
+            if not (again.done() or self._pool.active or self._closed):
+                outer.set_exception(worker.ended())
+
+        timer = threading.Timer(SETTLED, look)
+        timer.daemon = True
+        timer.start()
 
     def _ended(
         self, outer: Future[Evaluation], task: _Task, attempt: int, inner: Future[Any]
@@ -131,7 +147,8 @@ class Processes:
         error = None if inner.cancelled() else inner.exception()
         lost = isinstance(error, ProcessExpired | FutureTimeoutError)
         if lost and attempt < self.retries and self._pool.active:
-            self._start(outer, task, attempt + 1)
+            again = self._start(outer, task, attempt + 1)
+            self._watch(outer, again)
             return
         with self._lock:
             self._busy[task.device] -= 1
@@ -142,7 +159,7 @@ class Processes:
         elif lost:
             outer.set_exception(self._cause(error, attempt + 1))
         elif isinstance(error, BrokenProcessPool):
-            outer.set_exception(worker.unstartable())
+            outer.set_exception(worker.ended())
         else:
             outer.set_exception(error)
 
@@ -155,6 +172,7 @@ class Processes:
 
     def shutdown(self) -> None:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
+        self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 

@@ -83,12 +83,12 @@ def died(how: str, times: int) -> ChildError:
     return ChildError(f"the worker died: {how}{_often(times)}")
 
 
-def unstartable() -> NetwrightError:
-    """Return what ends a search whose workers all ended before they took a child."""
+def ended() -> NetwrightError:
+    """Return what ends a search whose workers ended without a child; no child has failed by it."""
     return UsageError(
-        "workers must be able to start; all ended before they took a child; look at what they "
-        "printed and at the machine's memory, and begin a script that searches with "
-        "if __name__ == '__main__'"
+        "workers must start and stay; theirs ended without a child, or all were killed; look at "
+        "what they printed and at the machine's memory, and go on with the search; a script that "
+        "searches begins with if __name__ == '__main__'"
     )
 
 
