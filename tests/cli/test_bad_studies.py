@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from netwright import searching
 from netwright.space import Choice, SearchSpace
 from netwright.store import sqlite_url
 from netwright.study import Study
@@ -305,3 +306,17 @@ def test_data_that_have_changed_since_the_search_are_refused(
     assert tree(study) == before
     new.unlink()
     assert run(command, study)[0] == 0
+
+
+def test_what_is_measured_of_workers_is_of_the_search_s_own_numerics(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        searching,
+        "search_and_say",
+        lambda place, config, *_: seen.append(config.execution.numerics),
+    )
+    assert run("search", "digits", "--study", tmp_path / "s", *SETS)[0] == 0
+    assert run("resume", tmp_path / "s", "--trials", 2)[0] == 0
+    assert seen[0] != ""
