@@ -117,7 +117,9 @@ def resume(
     config, opened = place.open()
     if workers is not None:
         config = replace(config, execution=replace(config.execution, workers=workers_of(workers)))
-    config.check_noted(opened.store.header()["notes"], place.name)
+    config.check_noted(
+        opened.store.header()["notes"], place.name, config.describe(opened.evaluator)
+    )
     _prepare(config)
     search_and_say(place, config, opened, trials or config.study.trials, as_json)
 
@@ -204,7 +206,8 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     from netwright.progress import counting
 
     _, config, opened = _open(study, settings)
-    evaluator = config.make_evaluator(opened.space)
+    evaluator = config.make_evaluator(opened.space) if settings else opened.evaluator
+    assert evaluator is not None
     runs = finishing.tune_runs(config, opened)
     if not runs:
         _ = opened.best
@@ -243,7 +246,8 @@ def _open(study: str | Path, settings: list[str] | None) -> tuple[Workspace, Con
         searched.check_same_search(config)
     _prepare(config)
     if searched.reads_like(config):
-        searched.check_noted(opened.store.header()["notes"], place.name)
+        notes = opened.store.header()["notes"]
+        searched.check_noted(notes, place.name, searched.describe(opened.evaluator))
     return place, config, opened
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from netwright import finishing
 from netwright.config import Config, config_from_dict, load_config, set_threads, with_settings
-from netwright.errors import MissingExtraError, StudyError
-from netwright.exporting import check_onnx, export_network, find_inputs
+from netwright.errors import StudyError
+from netwright.exporting import export_network, find_inputs, missing_for_onnx
 from netwright.progress import counting
 from netwright.reporting import write_study_report
 from netwright.searching import run_search
@@ -49,19 +49,11 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
         f"tested once",
         f"parameters           {record['parameters']:,}",
         f"network              {place.network} (safetensors + JSON, network.py, .pt2"
-        f"{', .onnx' if _has_onnx() else '; .onnx needs the extra onnx'})",
+        f"{'; .onnx needs the extra onnx' if missing_for_onnx() else ', .onnx'})",
         f"report               {place.report}",
     ]
     for line in lines:
         out.print(line, markup=False)
-
-
-def _has_onnx() -> bool:
-    try:
-        check_onnx()
-    except MissingExtraError:
-        return False
-    return True
 
 
 def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
@@ -93,7 +85,7 @@ def _finish(
         finished.save(place.network)
     with counting(err, "export and report", 2) as advance:
         inputs = find_inputs(place.folder, place.network)
-        export_network(place.network, place.network, inputs, onnx=_has_onnx())
+        export_network(place.network, place.network, inputs, onnx=not missing_for_onnx())
         advance("network written")
         write_study_report(place.folder, control.folder, place.report)
         advance("report written")

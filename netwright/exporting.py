@@ -37,8 +37,9 @@ def export_network(
     `StudyError` where `target` holds another network or a file that no export wrote, and
     `NetwrightError` for a form that differs by more than rounding.
     """
-    if onnx:
-        check_onnx()
+    missing = missing_for_onnx()
+    if onnx and missing:
+        raise MissingExtraError(missing, "onnx", "the ONNX form")
     network = load_network(source)
     text = network.source()
     _check_target(source, target, text)
@@ -64,11 +65,10 @@ def export_network(
     return lines
 
 
-def check_onnx() -> None:
-    """Raise `MissingExtraError` where a package of the ONNX form is missing."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "onnx", "the ONNX form")
+def missing_for_onnx() -> str:
+    """Return the first package of the ONNX form that is missing, "" where none is."""
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    return next((name for name in packages if importlib.util.find_spec(name) is None), "")
 
 
 def _check_target(source: Path, target: Path, text: str) -> None:

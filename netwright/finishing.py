@@ -173,8 +173,7 @@ def train_best(config: Config, study: Study, on_epoch: OnEpoch | None = None) ->
         child_seed=seed,
         on_epoch=on_epoch,
     )
-    name = training_name(config, study.space, trial.architecture, point, seed)
-    return replace(finished, training=name)
+    return replace(finished, training=_name_of(config, study, trial, point))
 
 
 def check_best(config: Config, study: Study, target: Path) -> None:
@@ -182,8 +181,9 @@ def check_best(config: Config, study: Study, target: Path) -> None:
     check_folder(target)
     if (target / JOURNAL).exists():
         raise _another(target)
-    _check_target(target, _best_name(config, study))
-    config.check_final(study.space, _winner(study)[0].architecture)
+    trial, point, _, _ = _winner(study)
+    _check_target(target, _name_of(config, study, trial, point))
+    config.check_final(study.space, trial.architecture)
 
 
 def place_for(target: Path, training: str) -> Path:
@@ -200,11 +200,11 @@ def place_for(target: Path, training: str) -> Path:
 
 def holds_best(config: Config, study: Study, target: Path) -> bool:
     """Say whether `target` holds the network that `train_best` would train."""
-    return bool(noted(target, "training") == _best_name(config, study))
-
-
-def _best_name(config: Config, study: Study) -> str:
     trial, point, _, _ = _winner(study)
+    return bool(noted(target, "training") == _name_of(config, study, trial, point))
+
+
+def _name_of(config: Config, study: Study, trial: Trial, point: Point) -> str:
     seed = derive_seed(study.seed, trial.number, "final")
     return training_name(config, study.space, trial.architecture, point, seed)
 

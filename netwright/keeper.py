@@ -154,7 +154,7 @@ class Keeper:
         """
         if self._half:
             raise self._refusal()
-        if not self._broken and self.store.size() == (len(self.ledger), self.ledger.finished):
+        if not self._broken and self._current():
             return
         news = [] if self._behind else self._news()
         self.read()
@@ -162,6 +162,10 @@ class Keeper:
         if not self._behind:
             with self._step():
                 self._replay(news)
+
+    def _current(self) -> bool:
+        """Say whether the journal holds the trials that are known here, and no more."""
+        return self.store.size() == (len(self.ledger), self.ledger.finished)
 
     def _news(self) -> list[Event]:
         """Return the events that the controller has not been through."""
@@ -371,7 +375,7 @@ class Keeper:
         self._since_checkpoint += told
         if self._since_checkpoint >= CHECKPOINT:
             self._since_checkpoint = 0
-            if self.store.size() != (len(self.ledger), self.ledger.finished):
+            if not self._current():
                 return
             state = checkpoints.dump(self._controller.state_dict())
             self.store.add_checkpoint(self._versions, state)

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 Assignment = dict[str, Value]
+State = tuple[tuple[str, Option], ...]  # choices that later decisions depend on, in their order
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,6 @@ class SearchSpace:
         if not self.decisions:
             raise SpaceError(f"a space needs at least one decision; {name!r} has none")
         self.fingerprint = self._fingerprint()
-        self._needed = self._needed_later()
         self._size: int | None = None
 
     def _admit(self, decision: Decision) -> None:
@@ -280,20 +280,17 @@ class SearchSpace:
     def size(self) -> int:
         """Return the exact number of architectures, canonical duplicates counted apart."""
         if self._size is None:
-            ways: dict[tuple[tuple[str, Option], ...], int] = {(): 1}
-            for i, decision in enumerate(self.decisions):
-                ways = self._after(decision, ways, self._needed[i + 1])
+            ways: dict[State, int] = {(): 1}
+            for decision, later in zip(self.decisions, self._needed_later()[1:], strict=True):
+                ways = self._after(decision, ways, later)
             self._size = sum(ways.values())
         return self._size
 
     def _after(
-        self,
-        decision: Decision,
-        ways: Mapping[tuple[tuple[str, Option], ...], int],
-        later: set[str],
-    ) -> dict[tuple[tuple[str, Option], ...], int]:
+        self, decision: Decision, ways: Mapping[State, int], later: set[str]
+    ) -> dict[State, int]:
         """Return in how many ways each state, of choices needed `later`, comes after a decision."""
-        after: dict[tuple[tuple[str, Option], ...], int] = {}
+        after: dict[State, int] = {}
         for state, n in ways.items():
             chosen: Assignment = dict(state)
             kept = tuple((name, option) for name, option in state if name in later)

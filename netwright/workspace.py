@@ -59,8 +59,7 @@ class Workspace:
         """Say whether there is a journal."""
         if not self._is_url:
             return (self.folder / JOURNAL).exists()
-        with closing(SqlStore(self.storage)) as store:
-            return store.exists()
+        return self._begun()
 
     def _begun(self) -> bool:
         """Say whether the journal holds a study; one whose creation was cut off does not."""
@@ -85,7 +84,7 @@ class Workspace:
         measured of the machine is noted, so that the study goes on with it.
         """
         check_folder(self.folder)
-        if self.exists() and self._begun():
+        if self._begun():
             raise StudyError(
                 f"a new study needs a folder of its own; {self.name} holds one; use netwright "
                 f"resume {self.name}, or --study with another folder"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def _size(space: SearchSpace) -> str:
     size = space.size()
     if size < 10**7:
         return f"{size:,}"
-    power = int(math.log10(size))
+    power = Decimal(size).adjusted()
     return f"{size // 10 ** (power - 1) / 10:.1f}·10{str(power).translate(RAISED)}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -270,20 +269,13 @@ class Config(ABC):
         ours, theirs = (config.to_dict().get("data", {}) for config in (self, other))
         return bool(ours.get("source") == theirs.get("source"))
 
-    def check_noted(
-        self, notes: Mapping[str, Any], place: str, found: Mapping[str, Any] | None = None
-    ) -> None:
+    def check_noted(self, notes: Mapping[str, Any], place: str, found: Mapping[str, Any]) -> None:
         """Raise a `StudyError` where the data are known to be others than those of `notes`.
 
         notes: of `describe`, when a study began; older ones may lack some. place: where they stand.
-        found: what `describe` returns now, which is read where it is not given.
+        found: what `describe` returns now.
         """
-        now = self.describe(self.make_evaluator(self.make_space())) if found is None else found
-        changed = [
-            name
-            for name in now
-            if name in notes and notes[name] != json.loads(json.dumps(now[name]))
-        ]
+        changed = [name for name in found if name in notes and notes[name] != found[name]]
         if changed:
             data = self.to_dict().get("data", {})
             raise StudyError(

@@ -23,12 +23,11 @@ class ExecutionSettings:
     """Where children run; no part of what a study is.
 
     executor: "auto" (this process with one worker, processes with more, or where there is a
-    hang_limit or recycle), "in_process",
-    "processes" or "ray". device: a torch device. devices: of the workers, handed out evenly, the
-    first also of what no worker does, such as the final training; `device` where there are none.
-    threads: of torch, in each worker, 0 leaves its own number.
-    workers: children at once, >= 0; 0 measures what this machine does best, or is as many as a Ray
-    cluster has room for. numerics: precision of children and layout of their images where
+    hang_limit or recycle), "in_process", "processes" or "ray". device: a torch device. devices: of
+    the workers, handed out evenly, the first also of what no worker does, such as the final
+    training; `device` where there are none. threads: of torch, in each worker, 0 leaves its own
+    number. workers: children at once, >= 0; 0 measures what this machine does best, or is as many
+    as a Ray cluster has room for. numerics: precision of children and layout of their images where
     training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
     a study notes what it began with. retries: how often a child whose worker died or was killed is
     tried again, >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for

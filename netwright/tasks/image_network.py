@@ -169,7 +169,6 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """Return an image file as float [1, C, H, W] in [0, 1]; raises `DataError`."""
     channels, height, width = shape
     image = open_image(path, str(path))
-    grey = 1 if channels == 1 else 3
-    pixels = np.array(pixels_of(image, str(path), grey, (height, width)))
+    pixels = np.array(pixels_of(image, str(path), 1 if channels == 1 else 3, (height, width)))
     whole = torch.from_numpy(pixels).view(height, width, channels)
     return whole.permute(2, 0, 1).unsqueeze(0).float() / 255
