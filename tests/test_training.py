@@ -199,6 +199,13 @@ def test_the_memory_limit_fails_the_child_and_leaves_the_process_whole() -> None
     assert torch.zeros(2**27, dtype=torch.uint8).sum() == 0
 
 
+def test_a_child_has_the_memory_of_its_recipe() -> None:
+    with pytest.raises(ChildError, match="out of memory"):
+        _evaluator(epochs=1, batch=1024, memory_limit=1e-4).evaluate(
+            SPACE.sample(random.Random(0)), 1, "cpu"
+        )
+
+
 def test_other_errors_are_not_called_memory() -> None:
     with pytest.raises(RuntimeError, match="something else"), memory_limit(1.0):
         raise RuntimeError("something else")
