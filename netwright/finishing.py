@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netwright.config import Config, config_from_dict
+from netwright.config import Config
 from netwright.errors import ChildError, NetwrightError, StudyError
 from netwright.protocols import Evaluator, Store
 from netwright.seeding import derive_seed
@@ -25,59 +25,48 @@ from netwright.trial import Trial
 from netwright.workspace import check_folder
 
 JOURNAL = "training.db"  # of a training without a study
+SEED = "tune"  # what the seeds of the grid's runs are derived for
 
 Point = Mapping[str, Any] | None  # of the grid; None stands for the configuration's own settings
 
 
-def points(config: Config, space: SearchSpace, searched: bool = False) -> list[Point]:
-    """Return the grid, and the configuration's own settings where they have no result otherwise.
+def points(config: Config, space: SearchSpace) -> list[Point]:
+    """Return the grid, and the configuration's own settings where they are none of it.
 
     space: the architecture's, whose own learning rate, if it has one, is none of the grid.
-    searched: whether a search has tried them, trained as the runs of the grid are.
     """
     grid: list[Point] = [*config.grid()]
-    tried = searched or (
-        not config.rated(space) and any(config.at(point) == config.at(None) for point in grid)
-    )
-    return grid if tried else [*grid, None]
+    own = not config.rated(space) and any(config.at(point) == config.at(None) for point in grid)
+    return grid if own else [*grid, None]
 
 
 def tune_runs(config: Config, study: Study) -> list[tuple[int, Point]]:
     """Return the runs of the grid, (trial number, point), in order."""
-    tried = points(config, study.space, _alike(config, study))
+    tried = points(config, study.space)
     return [(trial.number, point) for trial in study.top(config.tune_top) for point in tried]
-
-
-def _alike(config: Config, study: Study) -> bool:
-    """Say whether the runs of the grid train as the search did, so that scores may be compared."""
-    noted = study.store.header()["notes"].get("config")
-    return noted is not None and config.tunes_like(config_from_dict(noted, "the study"))
 
 
 def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping[str, Any]]:
     """Train the best few at every point of the grid, on validation data; yield each run's record.
 
-    Each run is an event "tune" of the journal; those that are there, trained alike, are not run
-    again. Its "how" names what all runs share, its "alike" says that the search trained so too:
-    `best_setting` compares no others.
+    All runs of an architecture have one seed, another than its trial had: what was lucky in the
+    search is not so again. Each is an event "tune" of the journal; those that are there, trained
+    as these, are not run again. Its "how" names what all runs share.
     """
     scalars = {k: v for k, v in config.to_dict()["tune"].items() if isinstance(v, int | float)}
-    extra = {
-        "how": _digest([config.identity(), {**scalars, "top": None}]),
-        "alike": _alike(config, study),
-    }
+    how = _digest([config.identity(), {**scalars, "top": None}, SEED])
     runs = []
     for number, point in tune_runs(config, study):
-        trial = study.trial(number)
-        runs.append(_Run(number, trial.architecture, point, trial.seed))
-    return _tune(config, study.store, evaluator, runs, extra)
+        seed = derive_seed(config.study.seed, number, SEED)
+        runs.append(_Run(number, study.trial(number).architecture, point, seed))
+    return _tune(config, study.store, evaluator, runs, {"how": how})
 
 
 def tune_architecture(
     config: Config, store: Store, space: SearchSpace, architecture: Architecture
 ) -> Iterator[Mapping[str, Any]]:
     """Like `tune` for one architecture that no study found; its events have trial 0."""
-    seed = derive_seed(config.study.seed, 0, "tune")
+    seed = derive_seed(config.study.seed, 0, SEED)
     runs = [_Run(0, architecture, point, seed) for point in points(config, space)]
     return _tune(config, store, config.make_evaluator(space), runs, {})
 
@@ -140,17 +129,13 @@ def best_run(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def best_setting(study: Study) -> tuple[int, Point, float] | None:
     """Return (trial, point, validation score) of the best run of the grid, None without one.
 
-    Of grids that were trained differently the last one counts. Where the search's own best trial
-    was trained alike and did better, it is that one, with the configuration's own settings.
+    Of grids that were trained differently the last one counts.
     """
     records = [event.payload for event in study.events("tune")]
     how = records[-1].get("how") if records else None
     best = best_run(record for record in records if record.get("how") == how)
     if best is None:
         return None
-    own = study.best
-    if best.get("alike") and own.reward is not None and own.reward > best["reward"]:
-        return own.number, None, own.score or 0.0
     return int(best["trial"]), best["setting"], float(best["score"])
 
 

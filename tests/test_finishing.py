@@ -9,11 +9,14 @@ import pytest
 
 from netwright import finishing
 from netwright.config import load_config
+from netwright.controllers.random import RandomSearch
 from netwright.evaluators.image import ImageEvaluator
 from netwright.finishing import best_run
+from netwright.study import Study
 from netwright.tasks import images
 from netwright.tasks.images import ImageConfig
 from netwright.training.image import Recipe
+from netwright.trial import Evaluation
 
 LOST: dict[str, Any] = {"trial": 9, "setting": {}, "score": None, "failure": "not finite"}
 
@@ -72,3 +75,30 @@ def test_the_own_settings_of_an_architecture_have_its_own_rate(
     assert rates[-1] == 0.02
     plain = load_config("digits", ["tune.learning_rates=[0.1]"])
     assert None not in finishing.points(plain, plain.make_space())
+
+
+def test_the_runs_of_an_architecture_share_a_seed_that_its_trial_did_not_have() -> None:
+    """A child that was lucky in the search is not so again, at its own settings alone."""
+    space = ImageConfig().make_space()
+    grid = ["tune.top=2", "tune.learning_rates=[0.05, 0.1]", "tune.weight_decays=[1e-4]"]
+    config = load_config("digits", grid)
+    study = Study(space, RandomSearch(space, seed=1), lambda architecture: 1.0)
+    study.run(3)
+    seeds: dict[int, set[int]] = {}
+    points: list[Any] = []
+
+    class Asked:
+        space = study.space
+
+        def evaluate_module(self, make: Any, recipe: Any, seed: int, device: str) -> Evaluation:
+            seeds.setdefault(len(points) // 2, set()).add(seed)
+            points.append(recipe.learning_rate)
+            return Evaluation(reward=float(len(points)), score=0.5)
+
+    records = list(finishing.tune(config, study, cast(Any, Asked())))
+    assert [record["trial"] for record in records] == [0, 0, 1, 1]
+    assert points == [0.05, 0.1, 0.05, 0.1]
+    assert [len(each) for each in seeds.values()] == [1, 1]
+    assert seeds[0] != seeds[1]
+    assert not {trial.seed for trial in study.trials} & (seeds[0] | seeds[1])
+    assert finishing.best_setting(study) == (1, records[-1]["setting"], 0.5)

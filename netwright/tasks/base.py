@@ -229,10 +229,6 @@ class Config(ABC):
         """
         return None
 
-    def tunes_like(self, search: Config) -> bool:
-        """Say whether runs of the grid train as children of `search` did, but for their point."""
-        return self.identity() == search.identity()
-
     # --- the search -------------------------------------------------------------------------
 
     @abstractmethod

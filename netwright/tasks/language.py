@@ -116,12 +116,6 @@ class LanguageConfig(Config):
         data = {f"data.{name}": getattr(self.data, name) for name in split}
         return {**super().fixed(), "space": self.space, **data}
 
-    def tunes_like(self, search: Config) -> bool:
-        """Say whether runs of the grid train as children of `search` did, but for their point."""
-        as_long = self.tune.epochs in (0, self.training.epochs)
-        as_much = self.tune.train_limit in (0, self.data.train_limit)
-        return as_long and as_much and super().tunes_like(search)
-
     def settled(self, numerics: str = "") -> Self:
         """Return it with `execution.numerics` filled in.
 
