@@ -185,10 +185,11 @@ def show(
     """Show one architecture: its layers or its equations, and its size."""
     from netwright.showing import resolve
     from netwright.spaces import save_architecture
+    from netwright.writing import write_whole
 
     shown = resolve(what, trial, settings or [])
     if svg is not None:
-        svg.write_text(shown.svg())
+        write_whole(svg, shown.svg())
     if save is not None:
         save_architecture(save, shown.space, shown.architecture)
     if as_json:

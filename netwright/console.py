@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -25,7 +27,16 @@ def say(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """Print the result for a program."""
-    print(json.dumps(data, indent=1))
+    print(json.dumps(_finite(data), indent=1, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    """Return plain data with null for numbers that JSON does not have."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def resume_from(study: str) -> None:

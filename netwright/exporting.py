@@ -49,7 +49,7 @@ def export_network(
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
         draft = Path(folder)
-        (draft / PYTHON).write_text(text)
+        (draft / PYTHON).write_text(text, encoding="utf-8", newline="\n")
         lines = {
             "weights": f"{target / WEIGHTS} (with {DESCRIPTION})",
             "python": f"{target / PYTHON} {_python(sample, draft / PYTHON, source / WEIGHTS)}",
@@ -125,7 +125,7 @@ class _Sample:
 
 def _python(sample: _Sample, path: Path, weights: Path) -> str:
     namespace: dict[str, Any] = {}
-    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
     with torch.no_grad():
         return sample.check(namespace["load"](weights)(*sample.inputs), path.name)
 

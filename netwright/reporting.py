@@ -9,6 +9,7 @@ from typing import Any
 from netwright.config import Config
 from netwright.errors import StudyError
 from netwright.report.page import ReportData, write_report
+from netwright.study import Study
 from netwright.trial import Trial
 from netwright.workspace import Workspace
 
@@ -28,6 +29,16 @@ def _check_control(config: Config, control: Config, folder: str | Path, other: P
                 f"{folder} and {theirs.get(key)!r} in {other}; run it with "
                 f"--set {key}={value}"
             )
+
+
+def _check_data(study: Study, control: Study, folder: str | Path, other: Path) -> None:
+    """Raise `StudyError` where both note what they were scored on, and it is not the same."""
+    ours, theirs = (s.store.header().get("notes", {}).get("digest") for s in (study, control))
+    if ours and theirs and ours != theirs:
+        raise StudyError(
+            f"a control must be scored on the same data; {other} was searched on other ones, or on "
+            f"another split of them (study.seed), than {folder}; run it with the same"
+        )
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +67,11 @@ def write_study_report(folder: str | Path, control: Path | None, target: Path) -
             )
         _check_control(config, other_config, folder, control)
         against = other.trials
+        _check_data(study, other, folder, control)
         if other_config.controller.name != "random":
-            name = other_config.name
+            name = other_config.controller.name
+        if name == config.controller.name:
+            name = f"{name} ({control.name})"
     header = study.store.header()
     trained = [event.payload for event in study.events("train")]
     write_report(

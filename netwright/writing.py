@@ -12,7 +12,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
     What stood there before is replaced at once. The file gets the rights a new one would have.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        error.filename = str(path)
+        raise
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

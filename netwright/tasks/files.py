@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,10 @@ def read_network(folder: Path, formats: Mapping[str, Maker]) -> Network:
         ) from error
     network.module.eval()
     return network
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """Yield what lies below a folder, hidden files and what is in hidden folders left out."""
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path

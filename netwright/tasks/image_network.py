@@ -20,7 +20,7 @@ from netwright.data.transforms import open_image, pixels_of
 from netwright.errors import DataError
 from netwright.evaluators.image import FinalResult
 from netwright.spaces import architecture_from_dict, architecture_to_dict
-from netwright.tasks.files import write_network
+from netwright.tasks.files import visible, write_network
 from netwright.tasks.results import Finished, Network
 from netwright.toml import build as build_section
 
@@ -154,9 +154,7 @@ def make_network(data: Mapping[str, Any], where: str) -> ImageNetwork:
 def _images(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    found = sorted(
-        p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
+    found = sorted(p for p in visible(place) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise DataError(
             f"predict needs an image or a folder with some ({', '.join(sorted(IMAGE_SUFFIXES))}); "

@@ -17,7 +17,7 @@ from netwright.data.text import END, Vocabulary, units_of
 from netwright.errors import DataError
 from netwright.evaluators.language import FinalLanguage, core_of, score_of
 from netwright.spaces import architecture_from_dict, architecture_to_dict
-from netwright.tasks.files import write_network
+from netwright.tasks.files import visible, write_network
 from netwright.tasks.results import Finished, Network
 from netwright.toml import build
 from netwright.training.language import LanguageRecipe, perplexity
@@ -194,7 +194,7 @@ def make_network(data: Mapping[str, Any], where: str) -> LanguageNetwork:
 def _texts(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    found = sorted(p for p in place.rglob("*") if p.suffix.lower() == ".txt" and p.is_file())
+    found = sorted(p for p in visible(place) if p.suffix.lower() == ".txt" and p.is_file())
     if not found:
         raise DataError(
             f"predict needs a text or a folder with some (.txt); found none at {place}; check the "

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from netwright.children.language import Core
+from netwright.errors import UsageError
 from netwright.report.cells import draw_cell
-from netwright.report.drawing import draw_decisions
 from netwright.spaces import architecture_to_dict
 from netwright.spaces.recurrent import Cell
 from netwright.tasks.results import Shown
@@ -64,7 +64,10 @@ class ShownCell(Shown):
         )
 
     def svg(self) -> str:
-        """Return a drawing of the cell."""
+        """Return a drawing of the cell; raises `UsageError` for one of PyTorch's own."""
         if isinstance(self.core, Cell):
             return draw_cell(self.core, self.title)
-        return draw_decisions(self.architecture)
+        raise UsageError(
+            f"a drawing must be of a cell of the space; got PyTorch's own {self.core}; leave --svg "
+            f"out, or show nascell"
+        )

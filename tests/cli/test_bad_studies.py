@@ -267,7 +267,7 @@ def test_a_control_must_be_scored_alike(
     setting: str, words: list[str], study: Path, run: Run, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    args = ["--trials", "3", "--set", "controller.name=random", "--set", "study.seed=4"]
+    args = ["--trials", "3", "--set", "controller.name=random"]
     assert run("search", "digits", "--study", other, *SETS, *args)[0] == 0
     assert run("report", study, "--control", other, "--out", tmp_path / "it.html")[0] == 0
     third = tmp_path / "third"
@@ -275,6 +275,28 @@ def test_a_control_must_be_scored_alike(
     before = tree(tmp_path)
     refused(run("report", study, "--control", third), "a control must", str(third), *words)
     assert tree(tmp_path) == before
+
+
+def test_a_control_must_be_scored_on_the_same_images(study: Path, run: Run, tmp_path: Path) -> None:
+    """Another study seed splits off other images for validation."""
+    other = tmp_path / "other"
+    args = ["--trials", "3", "--set", "controller.name=random", "--set", "study.seed=4"]
+    assert run("search", "digits", "--study", other, *SETS, *args)[0] == 0
+    before = tree(tmp_path)
+    refused(run("report", study, "--control", other), "on the same data", "study.seed")
+    assert tree(tmp_path) == before
+
+
+def test_a_control_that_is_no_random_search_is_named_by_its_controller(
+    study: Path, run: Run, tmp_path: Path
+) -> None:
+    other, page = tmp_path / "other", tmp_path / "it.html"
+    args = ["--trials", "3", "--set", "controller.name=local_search"]
+    assert run("search", "digits", "--study", other, *SETS, *args)[0] == 0
+    assert run("report", study, "--control", other, "--out", page)[0] == 0
+    assert "Against local_search" in page.read_text(encoding="utf-8")
+    assert run("report", study, "--control", study, "--out", page)[0] == 0
+    assert f"({study.name})" in page.read_text(encoding="utf-8")
 
 
 def test_a_control_must_search_the_same_space(study: Path, run: Run, tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from netwright.console import print_json
+from netwright.network import load_network
+from netwright.tasks.image_network import ImageNetwork
 from tests.cli.conftest import (
     SETS,
     Road,
@@ -182,17 +187,48 @@ def test_report_is_one_page_that_needs_nothing_else(road: Road) -> None:
 
 def test_predict_names_classes(road: Road, run: Run, tmp_path: Path) -> None:
     digits = load_digits()
+    shown = []
     for i in range(4):
         pixels = np.rint(digits.images[i] * (255 / 16)).astype(np.uint8)
+        shown.append(torch.from_numpy(pixels)[None, None].float() / 255)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    for hidden in (tmp_path / "._0.png", tmp_path / ".thumbs" / "0.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"none")
     code, out, err = run("predict", road.folder, tmp_path, "--json")
     rows = json.loads(out)
     assert (code, err) == (0, "")
     assert [row["image"] for row in rows] == [str(tmp_path / f"{i}.png") for i in range(4)]
-    assert all(row["class"] in map(str, range(10)) for row in rows)
-    assert all(0 < row["probability"] <= 1 for row in rows)
+    network = load_network(road.folder / "network")
+    assert isinstance(network, ImageNetwork)
+    with torch.no_grad():
+        likely, which = network.module(torch.cat(shown)).softmax(1).max(1)
+    assert [row["class"] for row in rows] == [network.classes[int(k)] for k in which]
+    assert [row["probability"] for row in rows] == pytest.approx(likely.tolist(), abs=1e-4)
     code, out, _ = run("predict", road.folder / "network", tmp_path / "0.png")
     assert out.split()[0] == rows[0]["class"]
+
+
+def test_a_drawing_is_written_whole_in_any_locale(tmp_path: Path) -> None:
+    place = tmp_path / "v1.svg"
+    ascii_only = {**os.environ, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    start = "from netwright import cli; cli.main()"
+    command = [sys.executable, "-c", start, "show", "v1", "--svg", str(place)]
+    done = subprocess.run(command, env=ascii_only, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert place.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+
+
+def test_what_has_no_drawing_is_refused(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("show", "lstm", "--svg", tmp_path / "lstm.svg")
+    assert code == 2
+    assert "a drawing must be of a cell" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"test": float("inf"), "curve": [1.5, float("nan")]})
+    assert json.loads(capsys.readouterr().out) == {"test": None, "curve": [1.5, None]}
 
 
 def test_resume_goes_on(study: Path, run: Run) -> None:
