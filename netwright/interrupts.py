@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets running children end, a second one ends at once."""
+"""Ctrl-C and SIGTERM: the first lets what is begun end, a second one ends at once."""
 
 from __future__ import annotations
 
@@ -57,6 +57,51 @@ def graceful(
         _alarm_in(0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Hold:
+    """Takes an interrupt in place of the handler that was set, which gets it later."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], object]) -> None:
+        self._handler = handler
+        self._waiting = 0
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self._waiting += 1
+        if self._waiting > 1:
+            self.let_through()
+
+    def let_through(self) -> None:
+        waiting, self._waiting = self._waiting, 0
+        for _ in range(waiting):
+            self._handler(signal.SIGINT, None)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold an interrupt back to the end of the block; a second one comes through.
+
+    Only the main thread takes signals; in another one, or in such a block, nothing changes.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    if not here or not callable(handler) or isinstance(handler, _Hold):
+        yield
+        return
+    hold = _Hold(handler)
+    try:
+        signal.signal(signal.SIGINT, hold)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        hold.let_through()
+
+
+def let_through() -> None:
+    """Take an interrupt that is held back, in the midst of a wait."""
+    hold = signal.getsignal(signal.SIGINT)
+    if isinstance(hold, _Hold) and threading.current_thread() is threading.main_thread():
+        hold.let_through()
 
 
 def _alarm_in(seconds: float) -> None:

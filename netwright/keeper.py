@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from netwright.depth import DepthSchedule
 from netwright.errors import StudyError, UsageError
 from netwright.history import History
+from netwright.interrupts import held
 from netwright.journal import checkpoints
 from netwright.journal.ledger import Ledger
 from netwright.protocols import Controller, Event, Remembering, Scoring, Store
@@ -76,6 +78,7 @@ class Keeper:
         self._history = History(self.ledger, stopping, lower)
         self._rules: dict[int, Rule] = {}  # of the batches that have unfinished trials
         self._controller = controller
+        self._new = copy.deepcopy(controller.state_dict())  # before any proposal
         self._behind = False
         self._steps = Steps()
         self._seed = seed
@@ -86,7 +89,7 @@ class Keeper:
         self._failure_reward = failure_reward
         self._versions = versions
         self._since_checkpoint = 0
-        self._broken, self._half = "", False  # why a step was not done to its end
+        self._broken, self._half = "", False  # why a step was not done to its end; see `_step`
         self._open: dict[int, None] = {}  # the numbers of unfinished trials, in order
         self._left: dict[int, int] = {}  # how many of a batch are unfinished
         self._untold: dict[int, list[int]] = {}  # the finished ones of such a batch
@@ -100,17 +103,18 @@ class Keeper:
         """
         if self._broken:
             raise self._refusal()
+        self._half = half
         try:
             yield
         except BaseException as error:
             self._broken = one_line(f"{type(error).__name__}: {error}")[:200]
-            self._half = half
             raise
 
     def _refusal(self) -> StudyError:
         return StudyError(
             f"a study goes on from what its journal says; a step of this one at "
-            f"{self.store.place} broke off half-way ({self._broken}); open the study again"
+            f"{self.store.place} broke off half-way ({self._broken}); run it on, or open the study "
+            f"again"
         )
 
     # --- beginning --------------------------------------------------------------------------
@@ -149,17 +153,19 @@ class Keeper:
     def catch_up(self) -> None:
         """Take in what others have journalled since; the controller hears of it.
 
-        Raises `StudyError`, and changes nothing, where the controller has been through something
-        that the journal does not begin with.
+        After a step that broke off the controller begins anew where it does not agree with the
+        journal. Without one `StudyError` is raised there, and nothing changes.
         """
-        if self._half:
-            raise self._refusal()
         if not self._broken and self._current():
             return
-        news = [] if self._behind else self._news()
+        news = self._news()
+        if news is None:
+            self._half = True
+            self._controller.load_state_dict(copy.deepcopy(self._new))
+            self._steps = Steps()
         self.read()
         self._broken = ""
-        if not self._behind:
+        if news and not self._behind:
             with self._step():
                 self._replay(news)
 
@@ -167,15 +173,19 @@ class Keeper:
         """Say whether the journal holds the trials that are known here, and no more."""
         return self.store.size() == (len(self.ledger), self.ledger.finished)
 
-    def _news(self) -> list[Event]:
-        """Return the events that the controller has not been through."""
+    def _news(self) -> list[Event] | None:
+        """Return the events that the controller has not been through; None where it is in doubt."""
+        if self._broken and self._half:
+            return None
+        if self._behind:
+            return []
         after, count = self._steps.after, self._steps.count
         events = [event for event in self.store.events(after=after) if event.kind in STEPS]
         passed = Steps(after)
         for event in events[:count]:
             passed.add(event.kind, event.payload)
         if passed != self._steps and self._broken:
-            raise self._refusal()
+            return None
         if passed != self._steps:
             raise StudyError(
                 f"a study goes on from what its journal says; {self.store.place} was written by "
@@ -235,45 +245,41 @@ class Keeper:
         """Journal a proposal of the controller's batch, and queue its trials."""
         given, first = self.given(), len(self.ledger)
         batch = self.ledger.outlines[-1].batch + 1 if first else 0
-        with self._step():
-            proposed = self._scored(given)
+        controller = self.controller
+        with held(), self._step():
+            proposed = _scored(controller, given)
             payload: dict[str, Any] = {"n": len(proposed), "given": given}
             rule = self._history.rule(given)
             if rule is not None:
                 payload["rule"] = rule.to_dict()
+            now = self.clock.time()
+            trials = [
+                Trial(
+                    number=number,
+                    batch=batch,
+                    architecture=architecture,
+                    seed=derive_seed(self._seed, number, "child"),
+                    given=given,
+                    log_prob=log_prob,
+                    started=now,
+                )
+                for number, (architecture, log_prob) in enumerate(proposed, first)
+            ]
+            forms = [self.space.form(trial.architecture) for trial in trials]
             self._steps.add("propose", payload)
-        now = self.clock.time()
-        trials = [
-            Trial(
-                number=number,
-                batch=batch,
-                architecture=architecture,
-                seed=derive_seed(self._seed, number, "child"),
-                given=given,
-                log_prob=log_prob,
-                started=now,
-            )
-            for number, (architecture, log_prob) in enumerate(proposed, first)
-        ]
-        forms = [self.space.form(trial.architecture) for trial in trials]
-        with self._step(half=False):
+            self._half = False
             self.store.add_proposal(trials, forms, payload)
-        self.ledger.add(trials, forms)
-        if rule is not None:
-            self._rules[batch] = rule
-        self._left[batch] = len(trials)
-        for trial, form in zip(trials, forms, strict=True):
-            self._open[trial.number] = None
-            self.pending.add(trial.number, form)
-
-    def _scored(self, given: dict[str, Option]) -> Sequence[tuple[Architecture, float | None]]:
-        controller = self.controller
-        if isinstance(controller, Scoring):
-            return controller.propose_scored(controller.batch, given or None)
-        return [(a, None) for a in controller.propose(controller.batch, given or None)]
+            self.ledger.add(trials, forms)
+            if rule is not None:
+                self._rules[batch] = rule
+            self._left[batch] = len(trials)
+            for trial, form in zip(trials, forms, strict=True):
+                self._open[trial.number] = None
+                self.pending.add(trial.number, form)
 
     # --- ending -----------------------------------------------------------------------------
 
+    @held()
     def next(self) -> Trial | None:
         """Return the next trial to start; it runs from now on."""
         number = self.pending.take()
@@ -283,6 +289,7 @@ class Keeper:
             trial = self.ledger.trials([number])[0]
         return replace(trial, rule=self._rules.get(trial.batch), started=self.clock.time())
 
+    @held()
     def settle(self, trial: Trial, at_once: bool) -> Trial | None:
         """Give a trial the result of an equal one, where one completed or was stopped."""
         first = self.ledger.first(self.ledger.outlines[trial.number].canonical)
@@ -320,8 +327,8 @@ class Keeper:
         if isinstance(result, Evaluation):
             reason = f"the score or reward is not finite: {result.score}, {result.reward}"
         else:
-            text = f"{type(result).__name__}: {result}"
-            reason = next(iter(text.splitlines()), "unknown")[:500]
+            text = f"{type(result).__name__}: {result}".encode("utf-8", "backslashreplace").decode()
+            reason = next(iter(text.splitlines()), "unknown").replace("\0", "\\0")[:500]
         return replace(
             trial,
             state=TrialState.FAILED,
@@ -329,6 +336,7 @@ class Keeper:
             reward=min(self._failure_reward, self.ledger.lowest),
         )
 
+    @held()
     def record(self, trial: Trial, at_once: bool) -> Trial:
         """Make a finished trial durable; then tell the controller of it, or of its whole batch.
 
@@ -379,6 +387,14 @@ class Keeper:
                 return
             state = checkpoints.dump(self._controller.state_dict())
             self.store.add_checkpoint(self._versions, state)
+
+
+def _scored(
+    controller: Controller, given: dict[str, Option]
+) -> Sequence[tuple[Architecture, float | None]]:
+    if isinstance(controller, Scoring):
+        return controller.propose_scored(controller.batch, given or None)
+    return [(a, None) for a in controller.propose(controller.batch, given or None)]
 
 
 def replay(

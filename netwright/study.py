@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import platform
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any, SupportsFloat
 
 from netwright.depth import DepthSchedule
 from netwright.errors import StudyError, UsageError
+from netwright.journal import identity as header
 from netwright.journal.checkpoints import versions_key
 from netwright.keeper import Keeper, replay
 from netwright.loop import Loop, Mode
@@ -103,7 +103,8 @@ class Study:
     ) -> None:
         self.space = space
         self.evaluator = _as_evaluator(evaluator)
-        self.seed = seed
+        self.seed = header.whole("seed", seed)
+        failure_reward = header.finite("failure_reward", failure_reward)
         self.mode = mode or Mode()
         self.store: Store = SqlStore(storage)
         self.watch: Watch | None = None
@@ -115,7 +116,7 @@ class Study:
             controller,
             self.store,
             self._clock,
-            seed=seed,
+            seed=self.seed,
             schedule=schedule,
             retrain_duplicates=retrain_duplicates,
             failure_reward=failure_reward,
@@ -128,38 +129,33 @@ class Study:
             "schedule": dataclasses.asdict(schedule) if schedule else None,
             "retrain_duplicates": retrain_duplicates,
             "failure_reward": failure_reward,
-            "stopping": _named(stopping, lower),
+            "stopping": header.of_stopping(stopping, lower),
         }
+        identity = header.plain(identity)
         if self.store.exists():
             self._check_identity(identity)
             self._keeper.read()
         else:
             also = {"notes": dict(notes or {}), "versions": own_versions, "created": time.time()}
-            self.store.create({**identity, **also})
+            self.store.create({**identity, **header.plain(also)})
 
     def _identity(self, controller: Controller, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        settings = getattr(controller, "settings", None)
         return {
             "space": self.space.to_dict(),
             "fingerprint": self.space.fingerprint,
             "seed": self.seed,
-            "controller": {
-                "name": type(controller).__name__,
-                "batch": controller.batch,
-                "settings": dataclasses.asdict(settings) if settings is not None else {},
-            },
+            **header.of_controller(controller),
             "mode": dataclasses.asdict(self.mode),
             "config": dict(config or {}),
         }
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
-        header = self.store.header()
-        for key, now in json.loads(json.dumps(identity)).items():
-            if header.get(key) != now:
-                raise StudyError(
-                    f"a study goes on only as it began; {key} {_difference(header.get(key), now)} "
-                    f"at {self.store.place}; use its own configuration or start a new study"
-                )
+        where = header.changed(self.store.header(), identity)
+        if where:
+            raise StudyError(
+                f"a study goes on only as it began; {where} at {self.store.place}; use its own "
+                f"configuration or start a new study"
+            )
 
     @property
     def controller(self) -> Controller:
@@ -274,7 +270,9 @@ class Study:
         gets a line when the search waits for its database; without it that raises.
 
         What other processes have journalled since the study was opened is taken in first; a journal
-        in memory is open to none.
+        in memory is open to none. Where controller and journal were broken off half-way, the
+        controller is brought to where the journal ends. An interrupt waits until what is begun of
+        them is done; a second one does not.
 
         Raises `StudyError` where another process runs this study, where one wrote between what this
         one asked and told, and where children are to be stopped early and the evaluator cannot.
@@ -296,9 +294,9 @@ class Study:
         lease = self.store.lease(self.progress)
         with ExitStack() as stack:
             if lease is not None:
-                lease.take()
                 stack.callback(lease.release)
-                self._keeper.catch_up()
+                lease.take()
+            self._keeper.catch_up()
             self._keeper.restart()
             self.watch = self._new_watch(trials, executor)
             loop = Loop(self._keeper, self.evaluator, executor, self.mode, self.watch, on_trial)
@@ -360,30 +358,10 @@ def _number(result: Any, trial: Trial) -> float:
     )
 
 
-def _named(stopping: StoppingSettings | None, lower: bool) -> dict[str, Any] | None:
-    """Return what a header says of early stopping; None, as in older journals, without it."""
-    if stopping is None or stopping.method == "none":
-        return None
-    return {**stopping.to_dict(), "lower": lower}
-
-
 def _as_evaluator(evaluator: Evaluator | Function | None) -> Evaluator | None:
     if evaluator is None or isinstance(evaluator, Evaluator):
         return evaluator
     return FunctionEvaluator(evaluator)
-
-
-def _difference(before: Any, now: Any, path: str = "") -> str:
-    """Return where two values first differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *now]:
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for i, (one, other) in enumerate(zip(before, now, strict=True)):
-            if one != other:
-                return _difference(one, other, f"{path}[{i}]")
-    return f"{path + ' ' if path else ''}was {str(before)[:60]!r} and is {str(now)[:60]!r}"
 
 
 def versions() -> dict[str, str]:

@@ -109,7 +109,7 @@ def plain(evaluation: Evaluation) -> Evaluation | TypeError:
             parameters=int(evaluation.parameters),
             details={str(name): _detail(value) for name, value in evaluation.details.items()},
         )
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
         return TypeError(f"an evaluation must hold numbers and words: {error}")
 
 

@@ -18,6 +18,7 @@ from netwright.loop import Mode
 from netwright.space import Architecture
 from netwright.study import Study
 from netwright.trial import Evaluation
+from tests.homesick import Homesick
 from tests.ray_cluster import two_nodes
 
 SPACE = choices_space(6, 3)
@@ -66,6 +67,8 @@ def test_what_goes_wrong_fails_its_child_alone(nodes: tuple[Any, Any]) -> None:
     assert str(_outcome(executor, "raises")) == "its own"
     assert isinstance(_outcome(executor, "bad data"), DataError)
     assert "cannot be sent to another process" in str(_outcome(executor, "unpicklable"))
+    error = executor.submit(Homesick(), ARCHITECTURE, 5).exception(300)
+    assert str(error) == "its result cannot be read here: ValueError: far from home"
     executor.shutdown()
 
 

@@ -43,7 +43,7 @@ FLOORS = {
     "config": 8,
     "workspace": 9,
     "progress": 9,
-    "interrupts": 9,
+    "interrupts": 0,
     "searching": 9,
     "comparing": 9,
     "outcomes": 9,

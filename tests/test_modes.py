@@ -18,6 +18,7 @@ from netwright.controllers.random import RandomSearch
 from netwright.errors import ChildError, ConfigError, StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
+from netwright.journal import checkpoints
 from netwright.loop import Mode
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.store import SqlStore, sqlite_url
@@ -304,10 +305,32 @@ def test_an_unsound_checkpoint_or_one_of_other_versions_is_passed_over(
     store = SqlStore(url)
     found = store.checkpoint()
     assert found is not None
-    for versions, state in (("{}", found[2]), (found[1], b"not a state")):
+    other = checkpoints.dump(PolicyGradient(SPACE, _settings(), seed=2).state_dict())
+    for versions, state in (("{}", other), (found[1], b"not a state")):
         store.add_checkpoint(versions, state)
         assert same(bits(_study(url, QUEUE, executor)), bits(study))
     store.close()
+
+
+class _Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "CHECKPOINT", 10)
+    url, file = sqlite_url(tmp_path / "s.db"), tmp_path / "touched"
+    executor = Simulated(4, _durations)
+    study = _study(url, QUEUE, executor)
+    study.run(20, executor)
+    found = study.store.checkpoint()
+    assert found is not None
+    study.store.add_checkpoint(found[1], checkpoints.dump({"policy": _Hostile(file)}))
+    assert same(bits(_study(url, QUEUE, executor)), bits(study))
+    assert not file.exists()
 
 
 def test_log_probabilities_are_in_the_journal() -> None:

@@ -40,13 +40,13 @@ def _outcome(
     device: str,
     rule: Rule | None,
     threads: int,
-) -> tuple[bool, bytes]:
-    """Run in a worker: (True, the pickled evaluation) or (False, the pickled exception)."""
+) -> bytes:
+    """Run in a worker: the evaluation or the exception, pickled."""
     worker.set_threads(threads)
     try:
-        return True, worker.evaluate(key, pickled, architecture, seed, device, rule)
+        return worker.evaluate(key, pickled, architecture, seed, device, rule)
     except Exception as error:
-        return False, pickle.dumps(error)
+        return pickle.dumps(error)
 
 
 @dataclass(eq=False)
@@ -132,7 +132,7 @@ class RayExecutor:
     ) -> Future[Evaluation]:
         """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
         if self._evaluator is None or self._evaluator[0] is not evaluator:
-            pickled = self._ray.cloudpickle.dumps(evaluator)
+            pickled = worker.packed(evaluator, self._ray.cloudpickle.dumps)
             key = hashlib.sha256(pickled).hexdigest()
             self._evaluator = (evaluator, key, self._ray.put(pickled))
         _, key, stored = self._evaluator
@@ -156,7 +156,7 @@ class RayExecutor:
         task.hung = True
         self._ray.cancel(task.reference, force=True)
 
-    def _ended(self, task: _Task, inner: Future[tuple[bool, bytes]]) -> None:
+    def _ended(self, task: _Task, inner: Future[bytes]) -> None:
         if task.timer is not None:
             task.timer.cancel()
         self._under_way.discard(task)
@@ -164,12 +164,7 @@ class RayExecutor:
         if error is not None:
             self._lost(task, error)
             return
-        good, data = inner.result()
-        result = pickle.loads(data)
-        if good:
-            task.outer.set_result(result)
-        else:
-            task.outer.set_exception(result)
+        worker.settle(task.outer, worker.received(inner.result()))
 
     def _lost(self, task: _Task, error: BaseException) -> None:
         """Try again, or fail the child: its worker or its node is gone."""
@@ -185,7 +180,7 @@ class RayExecutor:
         else:
             said = next(iter(str(error).splitlines()), "")[:200]
             cause = worker.died(f"{type(error).__name__}: {said}", times)
-        task.outer.set_exception(cause)
+        worker.settle(task.outer, cause)
 
     def shutdown(self) -> None:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
@@ -196,5 +191,4 @@ class RayExecutor:
         if self._own:
             self._ray.shutdown()
         for task in list(self._under_way):
-            if not task.outer.done():
-                task.outer.set_exception(worker.stopped())
+            worker.settle(task.outer, worker.stopped())

@@ -28,7 +28,10 @@ class InProcess:
             future.set_result(evaluated(evaluator, architecture, seed, self.device, rule))
         except Exception as error:
             future.set_exception(error)
-        return future
+        try:
+            return future
+        finally:
+            del future  # of the error's own frames, which hold the child and its memory
 
     def shutdown(self) -> None:
         """Do nothing: nothing runs between calls."""

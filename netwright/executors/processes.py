@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import pickle
 import signal
 import threading
 from collections import Counter
@@ -109,7 +108,7 @@ class Processes:
     ) -> Future[Evaluation]:
         """Start an evaluation; its future holds the result or a `ChildError` with the cause."""
         if self._pickled is None or self._pickled[0] is not evaluator:
-            pickled = pickle.dumps(evaluator)
+            pickled = worker.packed(evaluator)
             self._pickled = (evaluator, hashlib.sha256(pickled).hexdigest(), pickled)
         with self._lock:
             device = min(self._busy, key=lambda name: self._busy[name])
@@ -135,7 +134,7 @@ class Processes:
 
         def look() -> None:
             if not (again.done() or self._pool.active or self._closed):
-                outer.set_exception(worker.ended())
+                worker.settle(outer, worker.ended())
 
         timer = threading.Timer(SETTLED, look)
         timer.daemon = True
@@ -153,15 +152,15 @@ class Processes:
         with self._lock:
             self._busy[task.device] -= 1
         if inner.cancelled():
-            outer.set_exception(worker.stopped())
+            worker.settle(outer, worker.stopped())
         elif error is None:
-            outer.set_result(pickle.loads(inner.result()))
+            worker.settle(outer, worker.received(inner.result()))
         elif lost:
-            outer.set_exception(self._cause(error, attempt + 1))
+            worker.settle(outer, self._cause(error, attempt + 1))
         elif isinstance(error, BrokenProcessPool):
-            outer.set_exception(worker.ended())
+            worker.settle(outer, worker.ended())
         else:
-            outer.set_exception(error)
+            worker.settle(outer, error)
 
     def _cause(self, error: BaseException, times: int) -> ChildError:
         if isinstance(error, ProcessExpired):

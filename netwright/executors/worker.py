@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
 
 from netwright.errors import ChildError, NetwrightError, TimeLimitError, UsageError
 from netwright.protocols import Evaluator, Stoppable
 from netwright.space import Architecture
 from netwright.stopping import Rule
+from netwright.toml import one_line, short
 from netwright.trial import Evaluation
 
 _evaluators: dict[str, Evaluator] = {}  # of this worker, so that data are read once
@@ -28,9 +33,13 @@ def evaluated(
 ) -> Evaluation:
     """Return the evaluation, stopped early where the rule says so."""
     if rule is None:
-        return evaluator.evaluate(architecture, seed, device)
-    assert isinstance(evaluator, Stoppable), "a study with rules has looked"
-    return evaluator.evaluate_until(architecture, seed, device, rule)
+        found: object = evaluator.evaluate(architecture, seed, device)
+    else:
+        assert isinstance(evaluator, Stoppable), "a study with rules has looked"
+        found = evaluator.evaluate_until(architecture, seed, device, rule)
+    if not isinstance(found, Evaluation):
+        raise TypeError(f"an evaluator must return an Evaluation; got {short(found)}")
+    return found
 
 
 def evaluate(
@@ -47,15 +56,56 @@ def evaluate(
     """
     if key not in _evaluators:
         _evaluators.clear()
-        _evaluators[key] = pickle.loads(pickled)
+        try:
+            _evaluators[key] = pickle.loads(pickled)
+        except UsageError as error:
+            raise _sendable(error) from None
+        except Exception as error:
+            raise _unknown(error) from None
     try:
         result = evaluated(_evaluators[key], architecture, seed, device, rule)
     except Exception as error:
         raise _sendable(error) from None
     try:
-        return pickle.dumps(result)
+        sent = pickle.dumps(result)
+        pickle.loads(sent)
+        return sent
     except Exception as error:
         raise ChildError(f"its result cannot be sent to another process: {error}") from error
+
+
+def packed(evaluator: Evaluator, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
+    """Return the evaluator as it is sent to workers; raises `UsageError` where it cannot be."""
+    try:
+        return dumps(evaluator)
+    except Exception as error:
+        raise _unknown(error) from error
+
+
+def settle(outer: Future[Evaluation], result: Evaluation | BaseException) -> None:
+    """End a child's future, where nothing did meanwhile."""
+    with suppress(InvalidStateError):
+        if isinstance(result, BaseException):
+            outer.set_exception(result)
+        else:
+            outer.set_result(result)
+
+
+def received(data: bytes) -> Evaluation | Exception:
+    """Return what a worker sent; a `ChildError` for what this process cannot read."""
+    try:
+        result: Evaluation | Exception = pickle.loads(data)
+    except Exception as error:
+        return ChildError(f"its result cannot be read here: {type(error).__name__}: {error}")
+    return result
+
+
+def _unknown(error: Exception) -> UsageError:
+    text = one_line(f"{type(error).__name__}: {error}")[:200]
+    return UsageError(
+        f"an evaluator must be importable by workers; got {text}; put it in a module of its own, "
+        f"or search with one worker"
+    )
 
 
 def _sendable(error: Exception) -> Exception:

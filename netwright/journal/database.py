@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from netwright.errors import StudyError
+from netwright.interrupts import held, let_through
 
 T = TypeVar("T")
 PASSING = ("full", "locked", "i/o error", "unable to open")  # SQLite's words for what may pass
@@ -66,6 +70,8 @@ class Database:
                 f"netwright search, or check the path"
             )
         self.name = Path(parsed.database or "study").stem
+        self._kept: sqlite3.Connection | None = None
+        self._alone: AbstractContextManager[object] = nullcontext()
         try:
             self.engine = self._connect(parsed)
         except (SQLAlchemyError, ImportError) as error:
@@ -76,7 +82,7 @@ class Database:
         self._say: Callable[[str], None] | None = None
         if self.file is not None:
             _databases.add(self)
-        weakref.finalize(self, self.engine.dispose)
+        weakref.finalize(self, _let_go, self.engine, self._kept)
 
     @property
     def shared(self) -> bool:
@@ -86,8 +92,10 @@ class Database:
     def _connect(self, url: sa.URL) -> sa.Engine:
         if not self._sqlite:
             return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
-        pool = {} if self.file else {"poolclass": sa.pool.StaticPool}
-        engine = sa.create_engine(url, connect_args={"timeout": 60}, **pool)
+        if self.file is not None:
+            engine = sa.create_engine(url, connect_args={"timeout": 60})
+        else:
+            engine = self._in_memory(url)
 
         @sa.event.listens_for(engine, "connect")
         def _durable(connection: Any, _: Any) -> None:
@@ -96,9 +104,23 @@ class Database:
 
         return engine
 
+    def _in_memory(self, url: sa.URL) -> sa.Engine:
+        """Return one connection, which threads use in turn.
+
+        SQLAlchemy drops it where an interrupt breaks it off; the data live on in another that is
+        kept and never used.
+        """
+        name = f"file:netwright-{uuid.uuid4().hex}?mode=memory&cache=shared"
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(name, uri=True, check_same_thread=False)
+
+        self._kept, self._alone = connect(), RLock()
+        return sa.create_engine(url, creator=connect, poolclass=sa.pool.StaticPool)
+
     def close(self) -> None:
         """Let go of it."""
-        self.engine.dispose()
+        _let_go(self.engine, self._kept)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -145,7 +167,7 @@ class Database:
         pause, began = 0.1, 0.0
         while True:
             try:
-                with self.engine.begin() as connection:
+                with held(), self._alone, self.engine.begin() as connection:
                     result = attempt(connection, began > 0)
             except DBAPIError as error:
                 if self._say is None or not self._passes(error):
@@ -157,6 +179,7 @@ class Database:
                         f"the journal at {self.place} cannot be used ({first_line(error)}); the "
                         f"search waits for it; nothing is lost"
                     )
+                let_through()
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST)
                 continue
@@ -169,6 +192,12 @@ class Database:
             return isinstance(error, OperationalError) or error.connection_invalidated
         text = str(error.orig).lower()
         return isinstance(error, OperationalError) and any(word in text for word in PASSING)
+
+
+def _let_go(engine: sa.Engine, kept: sqlite3.Connection | None) -> None:
+    engine.dispose()
+    if kept is not None:
+        kept.close()
 
 
 def _place(file: str | None) -> str:

@@ -22,10 +22,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from netwright.errors import StudyError
+from netwright.interrupts import held
 from netwright.journal import tables
 
 DEAD = 60.0  # seconds
 BEAT = 2.0
+
+_live: set[str] = set()  # the tokens that this process holds, or takes just now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +98,16 @@ def read(connection: sa.Connection) -> Holder | None:
     if row is None:
         return None
     here = row.host == _host()
+    alive = here and _process(row.pid) == row.process
+    if alive and row.pid == os.getpid():  # it may have been broken off before it gave it back
+        alive = row.token in _live
     return Holder(
         host=str(row.host).split(" ")[0],
         pid=row.pid,
         token=row.token,
         since=row.since,
         age=_now(connection) - row.heartbeat,
-        alive=_process(row.pid) == row.process if here else None,
+        alive=alive if here else None,
         progress=json.loads(row.progress),
     )
 
@@ -129,8 +135,10 @@ class Lease:
         self._thread: threading.Thread | None = None
         self._lost = False
 
+    @held()
     def take(self) -> None:
         """Take the lease; raises `StudyError` with the holder's name where it is held."""
+        _live.add(self._token)
         with self._guard(), self._engine.begin() as connection:
             holder = read(connection)
             if holder is not None and holder.holds:
@@ -149,8 +157,9 @@ class Lease:
                 connection.execute(tables.lease.insert(), {**row, "progress": self._said()})
             except IntegrityError as error:
                 raise self._taken() from error
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
-        self._thread.start()
+        thread = threading.Thread(target=self._beat, daemon=True, name="lease")
+        thread.start()
+        self._thread = thread
 
     def _taken(self) -> StudyError:
         return StudyError(
@@ -186,14 +195,16 @@ class Lease:
                 f"another while this one could not reach it for {DEAD:.0f} s; let that one go on"
             )
 
+    @held()
     def release(self) -> None:
-        """Give the lease back; a database that is away is left alone."""
+        """Give the lease back, where it was taken; a database that is away is left alone."""
+        _live.discard(self._token)
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
         try:
             with self._engine.begin() as connection:
                 mine = tables.lease.c.token == self._token
                 connection.execute(tables.lease.delete().where(mine))
         except DBAPIError:
             pass
+        if self._thread is not None:
+            self._thread.join()

@@ -1,0 +1,258 @@
+"""A study that was interrupted goes on in the same process, as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netwright.errors import StudyError
+from netwright.evaluators.synthetic import Additive
+from netwright.interrupts import held, let_through
+from netwright.journal.database import Database
+from netwright.journal.lease import Lease
+from netwright.space import Choice, SearchSpace
+from netwright.store import SqlStore, sqlite_url
+from netwright.study import Study
+from tests.contracts.test_controllers import CONTROLLERS
+from tests.equal import outcome, same
+
+TRIALS = 13
+
+
+class _Breaks:
+    """Raises once, at a call of a given number."""
+
+    def __init__(self) -> None:
+        self.calls, self.at = 0, -1
+
+    def __call__(self, *_: Any) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+
+    def within(self, calls: int) -> None:
+        self.calls, self.at = 0, calls
+
+
+def _canonical(breaks: _Breaks) -> Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]:
+    def canonical(_: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        breaks()
+        return values
+
+    return canonical
+
+
+def _study(storage: str, name: str = "policy_gradient", breaks: _Breaks | None = None) -> Study:
+    choices = [Choice(f"k{i}", (0, 1, 2)) for i in range(6)]
+    space = SearchSpace("six", choices, canonical=_canonical(breaks or _Breaks()))
+    return Study(space, CONTROLLERS[name](space, 3), Additive(space, noise=0.05), storage, seed=3)
+
+
+def _same(study: Study, name: str = "policy_gradient") -> None:
+    whole = _study("sqlite://", name)
+    whole.run(TRIALS)
+    assert [outcome(t) for t in study.trials] == [outcome(t) for t in whole.trials]
+    assert same(study.controller.state_dict(), whole.controller.state_dict())
+
+
+def _url(kind: str, folder: Path) -> str:
+    return "sqlite://" if kind == "memory" else sqlite_url(folder / "s.db")
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+@pytest.mark.parametrize("name", sorted(CONTROLLERS))
+def test_a_proposal_broken_off_before_it_is_journalled_is_made_again(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    breaks = _Breaks()
+    study = _study(_url(kind, tmp_path), name, breaks)
+    study.run(4)
+    for calls in (1, 2):
+        breaks.within(calls)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(TRIALS)
+    study.run(TRIALS)
+    _same(study, name)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+@pytest.mark.parametrize("step", ["tell", "propose_scored"])
+def test_a_controller_broken_off_half_way_begins_anew(
+    tmp_path: Path, kind: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(_url(kind, tmp_path))
+    study.run(4)
+    controller, breaks = study.controller, _Breaks()
+    real = getattr(controller, step)
+
+    def broken(*given: Any) -> Any:
+        result = real(*given)
+        breaks()
+        return result
+
+    monkeypatch.setattr(controller, step, broken)
+    breaks.within(1)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(TRIALS)
+    with pytest.raises(StudyError, match="run it on, or open the study again"):
+        study.snapshot()
+    study.run(TRIALS)
+    _same(study)
+
+
+def test_a_journal_in_memory_outlives_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = _study("sqlite://")
+    study.run(4)
+    breaks = _Breaks()
+    write = Database.write
+
+    def broken(self: Database, change: Callable[..., object], *rest: Any) -> None:
+        def interrupted(connection: Any) -> None:
+            change(connection)
+            breaks()
+
+        write(self, interrupted, *rest)
+
+    monkeypatch.setattr(Database, "write", broken)
+    for calls in (1, 2):
+        breaks.within(calls)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(TRIALS)
+    study.run(TRIALS)
+    _same(study)
+
+
+def test_a_journal_in_memory_is_open_to_other_threads() -> None:
+    study = _study("sqlite://")
+    study.run(4)
+    thread = threading.Thread(target=study.run, args=(9,))
+    thread.start()
+    seen = [len(study.events()) for _ in range(20)]
+    thread.join()
+    assert seen == sorted(seen)
+    assert len(study) == 9
+    study.run(TRIALS)
+    _same(study)
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_waits_for_the_end_of_what_is_held() -> None:
+    before, done = signal.getsignal(signal.SIGINT), []
+
+    @held()
+    def ends() -> None:
+        held()(_interrupt)()
+        done.append("ends")
+
+    @held()
+    def waits() -> None:
+        _interrupt()
+        done.append("waits")
+        let_through()
+        done.append("waited")
+
+    @held()
+    def twice() -> None:
+        _interrupt()
+        _interrupt()
+        done.append("twice")
+
+    for part in (ends, waits, twice):
+        with pytest.raises(KeyboardInterrupt):
+            part()
+        assert signal.getsignal(signal.SIGINT) is before
+    assert done == ["ends", "waits"]
+
+
+@pytest.mark.parametrize("step", ["propose_scored", "finish"])
+def test_an_interrupt_breaks_off_no_step(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = _study("sqlite://")
+    study.run(4)
+    where = study.store if step == "finish" else study.controller
+    real, once = getattr(where, step), [1]
+
+    def interrupted(*given: Any) -> Any:
+        if once:
+            once.clear()
+            _interrupt()
+        return real(*given)
+
+    monkeypatch.setattr(where, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(TRIALS)
+    study.snapshot(samples=2)
+    study.run(TRIALS)
+    _same(study)
+
+
+# --- the lease ----------------------------------------------------------------------------------
+
+
+def test_a_lease_interrupted_while_it_is_taken_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(sqlite_url(tmp_path / "s.db"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _raise)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(4)
+    assert study.store.holder() is None  # type: ignore[attr-defined]
+    study.run(TRIALS)
+    _same(study)
+
+
+def test_a_lease_is_given_back_before_its_thread_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(sqlite_url(tmp_path / "s.db"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", _raise)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(4)
+    assert study.store.holder() is None  # type: ignore[attr-defined]
+
+
+def test_a_process_takes_over_its_own_lease_that_was_not_given_back(tmp_path: Path) -> None:
+    store = SqlStore(sqlite_url(tmp_path / "s.db"))
+    store.create({})
+    left, second = _lease(store), _lease(store)
+    left.take()
+    with pytest.raises(StudyError, match="searched by one process at a time"):
+        second.take()
+    left._engine = _Away()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        left.release()
+    holder = store.holder()
+    assert holder is not None
+    assert (holder.token, holder.holds) == (left._token, False)
+    third = _lease(store)
+    third.take()
+    third.release()
+    store.close()
+
+
+class _Away:
+    def begin(self) -> None:
+        raise KeyboardInterrupt
+
+
+def _lease(store: SqlStore) -> Lease:
+    lease = store.lease(dict)
+    assert lease is not None
+    return lease
+
+
+def _raise(*_: Any) -> None:
+    raise KeyboardInterrupt
