@@ -25,6 +25,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.children.steps import fast_layer, plain_layer
 from netwright.nn import load_cell
 from netwright.seeding import rng
@@ -115,9 +117,9 @@ def compare(units: int, dtype: torch.dtype, sampled: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--sizes", type=count, nargs="+", default=[128, 256, 512])
     parser.add_argument("--sampled", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=count, default=8)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 too, native or not")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -129,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

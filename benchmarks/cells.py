@@ -8,29 +8,33 @@ controller.name=random): every 20 children the best, and the means of the 5 and 
 ones, of each. `finals` takes each cell through the grid of CONFIG's tune section (validation only,
 once, at study seed 0), then trains it for good with the best point at each seed and tests it once.
 Journals stay in --out and are gone on with, so a run may be cut off and several may share the
-cells. The lines of docs/results/ptb-small.md come from here.
+cells; one of another cell or of other settings is refused. The lines of docs/results/ptb-small.md
+come from here.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from netwright.config import load_config
+from benchmarks.shared import count, made_of, run
+from netwright.config import load_config, set_threads
+from netwright.errors import NetwrightError, StudyError, UsageError
 from netwright.finishing import best_run, train_architecture, tune_architecture
 from netwright.seeding import derive_seed
 from netwright.showing import named
-from netwright.space import Architecture
+from netwright.space import Architecture, SearchSpace
+from netwright.spaces import digest
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
+from netwright.tasks.base import Config
 from netwright.trial import Trial
 from netwright.workspace import Workspace
 
@@ -76,57 +80,102 @@ def finals(
 ) -> list[str]:
     """Return a row a cell: the grid's best point, and the tests of the final trainings."""
     config = load_config(source, settings)
-    if config.execution.threads:
-        torch.set_num_threads(config.execution.threads)
+    set_threads(config)
     lines = [
         f"| {config.name} | parameters | width | grid's best | validation "
         f"| test {config.metric.name} | trainings | seconds each |",
         "|---" * 8 + "|",
     ]
+    found = [named(cell, config) for cell in cells]
+    if len({name for name, _, _ in found}) < len(found):
+        raise UsageError(
+            f"--cells must have different names, which their journals have; got {' '.join(cells)}; "
+            f"use --out with another folder for one of them, or rename a file"
+        )
+    for name, space, architecture in found:  # all before the first is trained
+        place = out / f"{config.name}-{name}.db"
+        if place.exists():
+            journal(config, space, architecture, place).close()
     out.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        name, space, architecture = named(cell)
-        with closing(SqlStore(sqlite_url(out / f"{config.name}-{name}.db"))) as store:
-            if not store.exists():
-                store.create({"space": space.to_dict(), "seed": 0, "config": config.to_dict()})
-            records = []
-            for record in tune_architecture(config, store, space, architecture):
-                records.append(record)
-                print(f"{name} {record['setting']}: {record['score']}", flush=True)
-            best = best_run(records)
-            assert best is not None, f"every point failed for {name}"
-            point = best["setting"]
-            known = {e.payload["seed"]: e.payload for e in store.events("train")}
-            for seed in range(seeds):
-                if seed in known:
-                    continue
-                finished = train_architecture(
-                    replace(config, study=replace(config.study, seed=seed)),
-                    space,
-                    architecture,
-                    point=point,
-                    journal=store.add_event,
-                    extra={"architecture": name, "seed": seed, "point": point},
-                    child_seed=derive_seed(seed, 0, "final"),
-                    on_epoch=partial(_say, name),
-                )
-                known[seed] = finished.record
-                print(f"{name} seed {seed}: {config.summary(finished.record)}", flush=True)
-        lines.append(_row(name, point, [known[seed] for seed in range(seeds)]))
+    for name, space, architecture in found:
+        place = out / f"{config.name}-{name}.db"
+        with closing(journal(config, space, architecture, place)) as store:
+            lines.append(_finals(config, store, name, space, architecture, seeds))
     return lines
+
+
+def journal(
+    config: Config, space: SearchSpace, architecture: Architecture, place: Path
+) -> SqlStore:
+    """Return the journal of a cell's trainings; raises `StudyError` for one of anything else."""
+    header = {
+        "space": space.to_dict(),
+        "architecture": digest(space, architecture),
+        "seed": config.study.seed,
+        "config": made_of(config),
+    }
+    store = SqlStore(sqlite_url(place))
+    if not store.exists():
+        store.create({**header, "notes": {"numerics": config.settled().execution.numerics}})
+        return store
+    held = store.header()
+    others = [key for key in header if held.get(key) != json.loads(json.dumps(header[key]))]
+    if others:
+        store.close()
+        raise StudyError(
+            f"a journal goes on only with the cell and the settings that it began with; {place} "
+            f"holds another {', '.join(others)}; use --out with another folder, or --set name=NAME"
+        )
+    return store
+
+
+def _finals(
+    config: Config,
+    store: SqlStore,
+    name: str,
+    space: SearchSpace,
+    architecture: Architecture,
+    seeds: int,
+) -> str:
+    config = config.settled(str(store.header().get("notes", {}).get("numerics", "")))
+    records = []
+    for record in tune_architecture(config, store, space, architecture):
+        records.append(record)
+        print(f"{name} {record['setting']}: {record['score']}", flush=True)
+    best = best_run(records)
+    if best is None:
+        raise NetwrightError(f"all {len(records)} runs of the grid failed for {name}")
+    point = best["setting"]
+    known = {e.payload["seed"]: e.payload for e in store.events("train")}
+    for seed in range(seeds):
+        if seed in known:
+            continue
+        finished = train_architecture(
+            replace(config, study=replace(config.study, seed=seed)),
+            space,
+            architecture,
+            point=point,
+            journal=store.add_event,
+            extra={"architecture": name, "seed": seed, "point": point},
+            child_seed=derive_seed(seed, 0, "final"),
+            on_epoch=partial(_say, name),
+        )
+        known[seed] = finished.record
+        print(f"{name} seed {seed}: {config.summary(finished.record)}", flush=True)
+    return _row(name, point, [known[seed] for seed in range(seeds)])
 
 
 def _say(name: str, epoch: int, score: float | None) -> None:
     print(f"{name} epoch {epoch}: {score}", flush=True)
 
 
-def _row(name: str, point: dict[str, Any], records: Sequence[Any]) -> str:
+def _row(name: str, point: Mapping[str, Any] | None, records: Sequence[Any]) -> str:
     keys = [
         next(key for key in records[0] if key.startswith(start))
         for start in ("final_validation_", "test_")
     ]
     cells = [name, f"{records[0]['parameters']:,}", str(records[0]["width"])]
-    cells.append(", ".join(f"{key} {value}" for key, value in point.items()))
+    cells.append(", ".join(f"{key} {value}" for key, value in (point or {}).items()) or "–")
     for key in keys:
         values = [float(record[key]) for record in records]
         spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -141,11 +190,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("searches")
     one.add_argument("studies", type=Path, nargs=2)
-    one.add_argument("--every", type=int, default=20)
+    one.add_argument("--every", type=count, default=20)
     two = commands.add_parser("finals")
     two.add_argument("config")
     two.add_argument("--cells", nargs="+", required=True)
-    two.add_argument("--seeds", type=int, default=3)
+    two.add_argument("--seeds", type=count, default=3)
     two.add_argument("--set", action="append", default=[], dest="settings")
     two.add_argument("--out", type=Path, default=Path("runs/finals"))
     args = parser.parse_args()
@@ -157,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

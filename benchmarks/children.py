@@ -27,21 +27,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import shared
+from benchmarks.shared import count, image_config
 from netwright.children.baselines import ResNet
 from netwright.children.conv import build
 from netwright.children.joints import plain
 from netwright.children.plan import ChildSettings
-from netwright.config import load_config
 from netwright.data.images import DataSettings, ImageSet, Pipeline, Preprocess
 from netwright.evaluators.image import ImageEvaluator
 from netwright.seeding import rng
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import conv, load_architecture
-from netwright.tasks.images import ImageConfig
 from netwright.training.image import Recipe, train
 from netwright.training.numerics import CASES, Numerics, chosen, measured
 
 Labelled = tuple[Tensor, Tensor]
+NETWORKS = ["v1", "v2", "v3", "figure7", "resnet20", "cifar10-small", "digits"]
 
 
 # --- networks -----------------------------------------------------------------------------------
@@ -72,8 +73,7 @@ def cases(names: list[str]) -> list[Case]:
             found.append(Case(name, lambda: ResNet(3, 10), (3, 32, 32), DataSettings(pad=4)))
             continue
         if name in ("digits", "cifar10-small"):
-            config = load_config(name)
-            assert isinstance(config, ImageConfig)
+            config = image_config(name, ())
             space = config.make_space()
             shape = (1, 8, 8) if name == "digits" else (3, 16, 16)
             data = DataSettings(pad=config.data.pad, flip=config.data.flip)
@@ -260,8 +260,7 @@ def _compare(
 
 def accuracy(given: argparse.Namespace) -> None:
     """Train one sampled child a seed in both precisions, with the same weights and order."""
-    config = load_config(given.config, given.set)
-    assert isinstance(config, ImageConfig)
+    config = image_config(given.config, given.set)
     space = config.make_space()
     differences = []
     scores: dict[str, list[float]] = {"float32": [], "bfloat16": []}
@@ -306,16 +305,15 @@ def memory(given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["speed", "accuracy", "memory"])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    names = ["v1", "v2", "v3", "figure7", "resnet20", "cifar10-small", "digits"]
-    parser.add_argument("--networks", nargs="+", default=names, choices=names)
+    parser.add_argument("--batch", type=count, default=64)
+    parser.add_argument("--steps", type=count, default=4)
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--config", default="digits")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=count, default=5)
     parser.add_argument("--widen", type=int, default=40)
     parser.add_argument("--sampled", type=int)
     given = parser.parse_args()
@@ -324,4 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -18,7 +18,9 @@ import time
 
 import torch
 
-from benchmarks.children import Case, Ours, cases, seconds
+from benchmarks import shared
+from benchmarks.children import NETWORKS, Case, Ours, cases, seconds
+from benchmarks.shared import count
 from netwright.children.joints import plain
 from netwright.data.images import ImageSet
 from netwright.training.numerics import PRECISIONS, Numerics, chosen
@@ -57,11 +59,12 @@ def measure(case: Case, given: argparse.Namespace, numerics: Numerics) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--networks", nargs="+", default=["cifar10-small", "v1"])
+    two = ["cifar10-small", "v1"]
+    parser.add_argument("--networks", nargs="+", default=two, choices=NETWORKS)
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--batch", type=count, default=32)
+    parser.add_argument("--steps", type=count, default=4)
+    parser.add_argument("--rounds", type=count, default=6)
     given = parser.parse_args()
     torch.set_num_threads(1)
     numerics = chosen(given.precision, "cpu")
@@ -70,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

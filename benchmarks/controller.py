@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.controllers.policy import Policy
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.space import Architecture, Choice, SearchSpace, Value
@@ -137,10 +139,10 @@ def milliseconds(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--depths", type=int, nargs="+", default=[15, 39])
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 64])
-    parser.add_argument("--draws", type=int, nargs="+", default=[128, 512])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--depths", type=count, nargs="+", default=[15, 39])
+    parser.add_argument("--batches", type=count, nargs="+", default=[8, 64])
+    parser.add_argument("--draws", type=count, nargs="+", default=[128, 512])
+    parser.add_argument("--rounds", type=count, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -170,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -27,17 +27,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from netwright.config import load_config
+from benchmarks import shared
+from benchmarks.shared import check_same, count, image_config, kept, recipe_digest
+from netwright.config import set_threads
+from netwright.errors import UsageError
+from netwright.executors.local import InProcess
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed
 from netwright.stopping import Record, StoppingSettings, rule_of
@@ -78,43 +81,49 @@ class Economy:
     def config(self, changes: Sequence[str]) -> ImageConfig:
         """Return the configuration of an arm."""
         own = (*self.settings, *changes, f"study.seed={self.seed}")
-        config = load_config(self.source, [*WHOLE, *own])
-        assert isinstance(config, ImageConfig), "on pictures"
-        return config
+        return image_config(self.source, [*WHOLE, *own])
+
+    def settled(self, changes: Sequence[str]) -> ImageConfig:
+        """Return the configuration of an arm, computed as the seed's full search is."""
+        config, full = self.config(changes), self.place(FULL)
+        return config.settled(full.config().execution.numerics if full.exists() else "")
+
+    def place(self, arm: str) -> Workspace:
+        """Return the folder of an arm."""
+        return Workspace(self.out / f"{arm.replace(' ', '-')}-{self.seed}")
 
     def search(self, arm: str, changes: Sequence[str]) -> Study:
         """Return the finished search of an arm, gone on with if it was begun."""
-        config = self.config(changes)
-        torch.set_num_threads(config.execution.threads or torch.get_num_threads())
-        place = Workspace(self.out / f"{arm.replace(' ', '-')}-{self.seed}")
-        if place.exists() and place.config().identity() != config.identity():
-            raise SystemExit(f"{place.folder} holds a search of other settings; use --out")
+        set_threads(self.config(changes))
+        config, place = self.settled(changes), self.place(arm)
+        check_same(place, config)
         study = place.open()[1] if place.exists() else place.begin(config)
 
         def say(trial: Trial) -> None:
             print(f"{arm} seed {self.seed} trial {trial.number}: {trial.state}", flush=True)
 
-        study.run(config.study.trials, on_trial=say)
+        study.run(config.study.trials, InProcess(config.execution.here), on_trial=say)
         return study
 
-    def quality(self, study: Study, number: int) -> float:
+    def quality(self, study: Study, number: int, config: ImageConfig) -> float:
         """Return the mean score of full retrainings of a trial's architecture; higher is better."""
         architecture = study.trial(number).architecture
 
         def train(k: int) -> float:
             assert study.evaluator is not None
             seed = derive_seed(self.seed, k, "economy")
-            return study.evaluator.evaluate(architecture, seed, "cpu").score
+            return study.evaluator.evaluate(architecture, seed, config.execution.here).score
 
-        return self._mean("retrained", study.space.form(architecture), train)
+        return self._mean("retrained", study, number, config, train)
 
     def tested(self, study: Study, number: int) -> float:
         """Return the mean test accuracy of final trainings; each opening is journalled."""
         architecture = study.trial(number).architecture
+        config = self.settled(())
 
         def train(k: int) -> float:
             seed = derive_seed(self.seed, k, "economy")
-            finished = self.config(()).train_final(
+            finished = config.train_final(
                 study.space,
                 architecture,
                 point=None,
@@ -123,20 +132,24 @@ class Economy:
             )
             return float(finished.record["test_accuracy"])
 
-        return self._mean("tested", study.space.form(architecture), train)
+        return self._mean("tested", study, number, config, train)
 
-    def _mean(self, what: str, key: str, train: Callable[[int], float]) -> float:
-        cache = self.out / f"{what}-{self.seed}.json"
-        known = json.loads(cache.read_text()) if cache.exists() else {}
-        scores = known.setdefault(key, [])
-        while len(scores) < self.retrain:
-            scores.append(train(len(scores)))
-            cache.write_text(json.dumps(known, indent=1))
-        return float(np.mean(scores[: self.retrain]))
+    def _mean(
+        self,
+        what: str,
+        study: Study,
+        number: int,
+        config: ImageConfig,
+        train: Callable[[int], float],
+    ) -> float:
+        form = study.space.form(study.trial(number).architecture)
+        key, cache = f"{form} as {recipe_digest(config)}", self.out / f"{what}-{self.seed}.json"
+        each = [kept(cache, f"{key} repeat {k}", partial(train, k)) for k in range(self.retrain)]
+        return float(np.mean(each))
 
     def path(self, study: Study, changes: Sequence[str]) -> list[Point]:
         """Return cost and quality of the best trial whenever there is a new one, and at the end."""
-        config = self.config(changes)
+        config = self.settled(changes)
         epochs, seconds, best = 0.0, 0.0, -1.0
         points: list[Point] = []
         for trial in study.trials[: config.study.trials]:
@@ -144,7 +157,7 @@ class Economy:
             seconds += trial.evaluation.cost if trial.evaluation is not None else 0.0
             if trial.completed and trial.reward is not None and trial.reward > best:
                 best = trial.reward
-                quality = self.quality(study, trial.number)
+                quality = self.quality(study, trial.number, config)
                 points.append(Point(trial.number, epochs, seconds, quality))
         return [*points, replace(points[-1], epochs=epochs, seconds=seconds)]
 
@@ -189,17 +202,30 @@ class Found:
         return next((p for p in self.points[::-1] if p.epochs <= epochs), self.points[0])
 
 
-def run(args: argparse.Namespace) -> None:
+def arms_of(added: Sequence[str], only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the settings of each arm: those here and those of --arm, of them those of --only."""
     arms = dict(ARMS)
-    for text in args.arm or ():
+    for text in added:
         name, _, changes = text.partition("=")
         arms[name] = tuple(changes.split(";"))
-    if args.only:
-        arms = {name: changes for name, changes in arms.items() if name in (FULL, *args.only)}
+    unknown = [name for name in only if name not in arms]
+    if unknown:
+        raise UsageError(
+            f"--only must be arms; got {unknown[0]!r}; use some of {', '.join(arms)}, or give it "
+            f"settings with --arm"
+        )
+    return {name: changes for name, changes in arms.items() if not only or name in (FULL, *only)}
+
+
+def run(args: argparse.Namespace) -> None:
+    arms = arms_of(args.arm or (), args.only or ())
     seeds = [
         Economy(args.out, args.config, tuple(args.settings), seed, args.retrain)
         for seed in range(args.first, args.first + args.seeds)
     ]
+    for one in seeds:
+        for name, changes in arms.items():
+            check_same(one.place(name), one.config(changes))
     done = [
         (one, name, study, one.path(study, changes))
         for one in seeds
@@ -346,9 +372,9 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     real = kinds.add_parser("run")
     real.add_argument("config")
-    real.add_argument("--seeds", type=int, default=5)
+    real.add_argument("--seeds", type=count, default=5)
     real.add_argument("--first", type=int, default=0, help="seeds from here on")
-    real.add_argument("--retrain", type=int, default=3)
+    real.add_argument("--retrain", type=count, default=3)
     real.add_argument("--tolerance", type=float, default=0.0)
     real.add_argument("--share", type=float, default=0.2)
     real.add_argument("--arm", action="append")
@@ -367,4 +393,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -8,8 +8,9 @@ split and training). Then the final training, each network tested once: the best
 unselected random architectures (the average random architecture), and a VGG-style network of the
 size of the controller's. With --tune the grid of `netwright tune` comes before: on the best few of
 both searches and, on the same validation images, on the VGG-style network, which then has the size
-of the controller's winner. Prints tables; the studies stay in --out and are gone on with. Control:
-random search. The lines of docs/results/*.md come from here.
+of the controller's winner. Prints tables; the studies stay in --out and are gone on with, and those
+of other settings are refused. Control: random search. The lines of docs/results/*.md come from
+here.
 """
 
 from __future__ import annotations
@@ -18,42 +19,57 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import nn
 
+from benchmarks.shared import check_same, count, image_config, kept, recipe_digest, run
 from netwright.children.baselines import vgg_of_size
-from netwright.config import load_config
+from netwright.config import set_threads
 from netwright.controllers.making import CONTROLLERS
+from netwright.errors import NetwrightError, UsageError
 from netwright.evaluators.image import ImageEvaluator, train_final
+from netwright.executors.local import InProcess
 from netwright.finishing import Point, best_setting, tune
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed, rng
+from netwright.spaces import digest
 from netwright.study import Study
 from netwright.tasks.images import ImageConfig, maker
 from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 Make = Callable[[tuple[int, int, int], int], nn.Module]
-T = TypeVar("T")
 CONTROL = "random"
 
 
-def searched(out: Path, source: str, settings: Sequence[str], seed: int, name: str) -> Study:
-    config = load_config(source, [*settings, f"study.seed={seed}", f"controller.name={name}"])
-    torch.set_num_threads(config.execution.threads or torch.get_num_threads())
+def begun(
+    out: Path, source: str, settings: Sequence[str], seed: int, names: Sequence[str]
+) -> dict[str, ImageConfig]:
+    """Return the configurations of a seed's searches, computed alike; refuse others in `out`."""
+    own = [f"study.seed={seed}"]
+    asked = {n: image_config(source, [*settings, *own, f"controller.name={n}"]) for n in names}
+    places = {name: Workspace(out / f"{name}-{seed}") for name in names}
+    for name, config in asked.items():
+        check_same(places[name], config)
+    set_threads(asked[names[0]])
+    there = [place.config().execution.numerics for place in places.values() if place.exists()]
+    numerics = asked[names[0]].settled(next(iter(there), "")).execution.numerics
+    return {name: config.settled(numerics) for name, config in asked.items()}
+
+
+def searched(out: Path, config: ImageConfig) -> Study:
+    name, seed = config.controller.name, config.study.seed
     place = Workspace(out / f"{name}-{seed}")
     study = place.open()[1] if place.exists() else place.begin(config)
 
     def say(trial: Trial) -> None:
         print(f"{name} seed {seed} trial {trial.number}: {trial.score}", flush=True)
 
-    study.run(config.study.trials, on_trial=say)
+    study.run(config.study.trials, InProcess(config.execution.here), on_trial=say)
     return study
 
 
@@ -82,17 +98,19 @@ class Seed:
         study = self.studies[name]
         number, point, score = study.best.number, None, study.best.score
         if tuned:
-            own = Workspace(self.out / f"{name}-{self.seed}").config()
+            held = Workspace(self.out / f"{name}-{self.seed}").config()
+            own = replace(held, execution=self.config.execution)
             for record in tune(own, study, self._evaluator):
                 print(f"{name} seed {self.seed} tune: {record}", flush=True)
             found = best_setting(study)
-            assert found is not None, "every run of the grid failed"
+            if found is None:
+                raise NetwrightError(f"every run of the grid failed for {name} seed {self.seed}")
             number, point, score = found
         trial = study.trial(number)
         assert trial.evaluation is not None
         assert score is not None
         return Network(
-            key=f"{name} seed {self.seed} trial {number}",
+            key=f"{name} seed {self.seed} trial {number} {digest(study.space, trial.architecture)}",
             make=self._maker(study, number),
             point=point,
             parameters=trial.evaluation.parameters,
@@ -111,7 +129,8 @@ class Seed:
         """Return the VGG-style network of about so many parameters, at its best point."""
         make = partial(vgg_of_size, parameters=parameters)
         key, points = f"vgg of {parameters} seed {self.seed}", self.config.grid() if tuned else []
-        scores = [self._scored(f"{key} at {json.dumps(p)}", make, p) for p in points]
+        how = recipe_digest(self.config)
+        scores = [self._scored(f"{key} at {json.dumps(p)} as {how}", make, p) for p in points]
         best = max(range(len(points)), key=lambda k: scores[k]["reward"], default=None)
         return Network(
             key=key,
@@ -127,7 +146,8 @@ class Seed:
 
         def score() -> dict[str, float]:
             recipe, _ = self.config.at(point)
-            found = self._evaluator.evaluate_module(make, recipe, seed)
+            here = self.config.execution.here
+            found = self._evaluator.evaluate_module(make, recipe, seed, here)
             return {"score": found.score, "reward": found.reward, "size": found.parameters}
 
         return kept(self.out / "drawn.json", key, score)
@@ -137,7 +157,7 @@ class Seed:
         space = self.studies[CONTROL].space
         drawn = space.sample(rng(self.seed, repeat, "average random architecture"))
         return Network(
-            key=f"average seed {self.seed}",
+            key=f"average seed {self.seed} {digest(space, drawn)}",
             make=lambda config, point: maker(space, drawn, config.at(point)[1]),
             point=None,
             parameters=0,
@@ -149,33 +169,25 @@ class Seed:
 
         Each opening of the test set is in the control's journal.
         """
-        key = f"{network.key} at {json.dumps(network.point)} repeat {repeat}"
-        recipe, _ = self.config.at(network.point)
+        how = recipe_digest(self.config)
+        key = f"{network.key} at {json.dumps(network.point)} repeat {repeat} as {how}"
+        recipe = self.config.final_recipe(self.config.at(network.point)[0])
 
         def test() -> float:
             return train_final(
                 network.make(self.config, network.point),
                 self.config.data,
-                self.config.final_recipe(recipe),
+                recipe,
                 seed=self.seed,
                 child_seed=derive_seed(self.seed, repeat, "evidence"),
                 opened=lambda: self.studies[CONTROL].store.add_event(
                     "open_test", {"by": "evidence", "for": key}
                 ),
+                device=self.config.execution.here,
+                numerics=self.config.numerics(recipe),
             ).test_accuracy
 
         return kept(self.out / "finals.json", key, test)
-
-
-def kept(cache: Path, key: str, make: Callable[[], T]) -> T:
-    """Return what `cache` has under `key`, made and written where it has nothing."""
-    known = json.loads(cache.read_text()) if cache.exists() else {}
-    if key not in known:
-        known[key] = make()
-        cache.write_text(json.dumps(known, indent=1))
-        print(f"{cache.stem} {key}: {known[key]}", flush=True)
-    found: T = known[key]
-    return found
 
 
 def searches(seeds: Sequence[Seed], name: str) -> None:
@@ -229,28 +241,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("config")
     parser.add_argument("--controller", choices=sorted({*CONTROLLERS} - {CONTROL}))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=count, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first study seed")
-    parser.add_argument("--finals", type=int, default=3, help="final trainings a network")
+    parser.add_argument("--finals", type=count, default=3, help="final trainings a network")
     parser.add_argument("--tune", action="store_true", help="the grid before the final trainings")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    out = args.out or Path("runs") / f"evidence-{args.config}"
-    base = load_config(args.config, args.settings)
-    assert isinstance(base, ImageConfig), "only images have the hand-drawn network"
+    out = args.out or Path("runs") / f"evidence-{Path(args.config).stem}"
+    base = image_config(args.config, args.settings)
     name = args.controller or base.controller.name
+    if name == CONTROL:
+        raise UsageError(
+            f"the searches must be by two controllers; {args.config} has {CONTROL}, which is the "
+            f"control; use --controller guided"
+        )
+    numbers = range(args.first, args.first + args.seeds)
+    asked = [begun(out, args.config, args.settings, n, (name, CONTROL)) for n in numbers]
     seeds = []
-    for seed in range(args.first, args.first + args.seeds):
-        studies = {
-            own: searched(out, args.config, args.settings, seed, own) for own in (name, CONTROL)
-        }
-        config = Workspace(out / f"{name}-{seed}").config()
-        assert isinstance(config, ImageConfig)
-        seeds.append(Seed(out, config, seed, studies))
+    for seed, configs in zip(numbers, asked, strict=True):
+        studies = {own: searched(out, config) for own, config in configs.items()}
+        seeds.append(Seed(out, configs[name], seed, studies))
     searches(seeds, name)
     finals(seeds, name, args.finals, args.tune)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

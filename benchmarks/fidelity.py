@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import shared
 from benchmarks.economy import spearman
-from netwright.config import load_config
+from benchmarks.shared import count, image_config
 from netwright.controllers.random import RandomSearch
 from netwright.evaluators.image import ImageEvaluator
 from netwright.seeding import derive_seed
@@ -87,13 +88,12 @@ def measured(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("config")
-    parser.add_argument("--children", type=int, default=40)
+    parser.add_argument("--children", type=count, default=40)
     parser.add_argument("--donors", type=int, default=0)
     parser.add_argument("--shares", default="0.0625,0.125,0.25")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     args = parser.parse_args()
-    config = load_config(args.config, args.settings)
-    assert isinstance(config, ImageConfig), "on pictures"
+    config = image_config(args.config, args.settings)
     torch.set_num_threads(config.execution.threads or torch.get_num_threads())
     shares = [float(share) for share in args.shares.split(",")]
     found = measured(config.settled(), args.children, shares, args.donors)
@@ -115,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

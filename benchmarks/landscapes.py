@@ -10,10 +10,13 @@ intervals are of landscapes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.comparing import Comparison, check_entries
 from netwright.config import load_config, set_threads
 from netwright.report.comparison import Measure, markdown
@@ -45,18 +48,26 @@ def joined(parts: list[Measure]) -> Measure:
     return Measure(name=first.name, lower=first.lower, values=values)
 
 
+def table(measure: Measure, at: Iterable[int], trials: int) -> str:
+    """Return the table of a comparison, whose rows are landscapes, at most after all `trials`."""
+    text = markdown(measure, sorted({n for n in at if n < trials} | {trials}))
+    text = text.replace("mean over seeds", "mean over landscapes", 1)
+    return text.replace("on the same seeds", "on the same landscapes", 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("config", help="synthetic-conv or synthetic-cell")
     parser.add_argument("--first", type=int, default=200)
-    parser.add_argument("--landscapes", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--at", type=int, nargs="+", default=[50, 100])
+    parser.add_argument("--landscapes", type=count, default=30)
+    parser.add_argument("--seeds", type=count, default=5)
+    parser.add_argument("--trials", type=count, default=200)
+    parser.add_argument("--at", type=count, nargs="+", default=[50, 100])
     parser.add_argument("--controllers", nargs="+", default=["guided", "local_search"])
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--out", type=Path, default=Path("runs") / "landscapes")
+    parser.add_argument("--out", type=Path, help="runs/landscapes-CONFIG")
     args = parser.parse_args()
+    out = args.out or Path("runs") / f"landscapes-{Path(args.config).stem}"
     entries = ", ".join(f'"{entry}"' for entry in args.controllers)
     settings = [
         *args.settings,
@@ -65,13 +76,13 @@ def main() -> None:
         f"compare.controllers=[{entries}]",
     ]
     found = [
-        measured(args.config, settings, landscape, args.out)
+        measured(args.config, settings, landscape, out)
         for landscape in range(args.first, args.first + args.landscapes)
     ]
     print(f"\n{args.config}: {args.landscapes} landscapes, mean of {args.seeds} seeds on each\n")
     for parts in zip(*found, strict=True):
-        print(markdown(joined(list(parts)), sorted({*args.at, args.trials})))
+        print(table(joined(list(parts)), args.at, args.trials))
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -36,6 +36,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.integrations.optuna import NetwrightSampler
 from netwright.seeding import rng
 
@@ -190,8 +192,8 @@ def compare(example: str, seeds: int, trials: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--example", choices=sorted(EXAMPLES))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--seeds", type=count, default=5)
+    parser.add_argument("--trials", type=count, default=60)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for example in [arguments.example] if arguments.example else EXAMPLES:
@@ -199,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -13,6 +13,8 @@ import time
 
 import torch
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.config import config_from_dict
 from netwright.controllers.making import CONTROLLERS
 from netwright.space import Architecture, SearchSpace
@@ -43,8 +45,9 @@ def _trial(number: int, architecture: Architecture, reward: float) -> Trial:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--controllers", nargs="+", default=sorted(CONTROLLERS))
+    parser.add_argument("--trials", type=count, default=500)
+    names = sorted(CONTROLLERS)
+    parser.add_argument("--controllers", nargs="+", default=names, choices=names)
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.controllers:
@@ -54,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -21,6 +21,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.controllers.evolution import Evolution
 from netwright.controllers.policy_gradient import PolicyGradient, PolicySettings
 from netwright.controllers.random import RandomSearch
@@ -135,9 +137,9 @@ def _best(task: Surrogate, controller: Controller, seed: int, evaluations: int) 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("spread", "search"))
-    parser.add_argument("--draws", type=int, default=10_000)
-    parser.add_argument("--evaluations", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--draws", type=count, default=10_000)
+    parser.add_argument("--evaluations", type=count, default=500)
+    parser.add_argument("--seeds", type=count, default=10)
     parser.add_argument("--controllers", nargs="+", default=list(CONTROLLERS), choices=CONTROLLERS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

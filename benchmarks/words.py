@@ -20,6 +20,8 @@ import time
 
 import torch
 
+from benchmarks import shared
+from benchmarks.shared import count
 from netwright.children.language import Core, LanguageChildSettings, LanguageModel
 from netwright.children.output import Output
 from netwright.nn import load_cell
@@ -135,7 +137,7 @@ def compare_losses(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 too, native or not")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -25,7 +25,9 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from benchmarks.children import Case, cases
+from benchmarks import shared
+from benchmarks.children import NETWORKS, Case, cases
+from benchmarks.shared import count
 from netwright.children.joints import plain
 from netwright.config import load_config
 from netwright.executors import probe
@@ -151,10 +153,11 @@ def auto() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--configs", nargs="*", default=["digits"])
-    parser.add_argument("--networks", nargs="*", default=["resnet20", "v1", "figure7"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--children", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=5)
+    three = ["resnet20", "v1", "figure7"]
+    parser.add_argument("--networks", nargs="*", default=three, choices=NETWORKS)
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--children", type=count, default=8)
+    parser.add_argument("--epochs", type=count, default=5)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--limit", type=float, default=240.0)
     given = parser.parse_args()
@@ -171,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -1,0 +1,218 @@
+"""The benchmarks: bad input in one line, no result of other settings, none lost or miscounted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as every
+from benchmarks import cells, economy, evidence, faults, landscapes, scale, shared
+from netwright.config import load_config
+from netwright.errors import StudyError, UsageError
+from netwright.loop import Mode
+from netwright.report.comparison import Measure
+from netwright.showing import named
+from netwright.tasks.images import ImageConfig
+from netwright.workspace import Workspace
+
+TINY = [
+    "space.depths=[2]",
+    "space.pools=[1]",
+    "space.filters=[8]",
+    "training.epochs=1",
+    "training.reward_epochs=1",
+    "study.trials=2",
+    "execution.numerics=float32 contiguous",
+]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise StudyError("a rule;\na value")
+
+    with pytest.raises(SystemExit) as ended:
+        shared.run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "benchmarks: a rule; a value\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "one", "1.5"])
+def test_a_count_is_at_least_one(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=">= 1"):
+        shared.count(text)
+
+
+def test_only_arms_that_there_are_are_asked_for() -> None:
+    assert list(economy.arms_of(["new=a.b=1"], ["new"])) == ["full", "new"]
+    with pytest.raises(UsageError, match="'guidd'"):
+        economy.arms_of([], ["guidd"])
+
+
+def test_a_mode_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scale", "quality", "--modes", "queues"])
+    with pytest.raises(SystemExit) as ended:
+        scale.main()
+    assert ended.value.code == 2
+    assert "queues" in capsys.readouterr().err
+
+
+def test_only_images_have_the_hand_drawn_network() -> None:
+    with pytest.raises(UsageError, match="language"):
+        shared.image_config("ptb-small", [])
+
+
+# --- results of other settings ------------------------------------------------------------------
+
+
+def test_a_search_of_other_settings_is_refused(tmp_path: Path) -> None:
+    config = load_config("digits", TINY)
+    place = Workspace(tmp_path / "random-0")
+    shared.check_same(place, config)  # there is none
+    place.begin(config).store.close()
+    shared.check_same(place, load_config("digits", [*TINY, "study.trials=9"]))
+    for setting, section in (
+        ("stopping.method=short", "stopping"),
+        ("final.epochs=1", "final"),
+        ("tune.top=1", "tune"),
+    ):
+        with pytest.raises(StudyError, match=f"section {section}; use --out"):
+            shared.check_same(place, load_config("digits", [*TINY, setting]))
+
+
+def test_evidence_refuses_an_earlier_control_before_it_begins(tmp_path: Path) -> None:
+    stopped = load_config("digits", [*TINY, "controller.name=random", "stopping.method=short"])
+    Workspace(tmp_path / "random-0").begin(stopped).store.close()
+    with pytest.raises(StudyError, match="stopping"):
+        evidence.begun(tmp_path, "digits", TINY, 0, ("guided", "random"))
+    assert not (tmp_path / "guided-0").exists()
+
+
+def test_evidence_computes_the_arms_of_a_seed_alike(tmp_path: Path) -> None:
+    noted = [*TINY[:-1], "controller.name=random", "execution.numerics=bfloat16 contiguous"]
+    Workspace(tmp_path / "random-0").begin(load_config("digits", noted)).store.close()
+    found = evidence.begun(tmp_path, "digits", TINY[:-1], 0, ("guided", "random"))
+    assert {c.execution.numerics for c in found.values()} == {"bfloat16 contiguous"}
+
+
+def test_evidence_trains_for_good_where_and_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config("digits", [*TINY, "execution.device=meta"])
+    assert isinstance(config, ImageConfig)
+    asked: dict[str, Any] = {}
+
+    class Result:
+        test_accuracy = 0.5
+
+    def train(*_: object, **given: Any) -> Result:
+        asked.update(given)
+        return Result()
+
+    monkeypatch.setattr(evidence, "train_final", train)
+    seed = evidence.Seed(tmp_path, config, 0, {})
+    network = evidence.Network("net", lambda *_: lambda *_: None, None, 1, 0.0)  # type: ignore[arg-type]
+    assert seed.tested(network, 0) == 0.5
+    assert asked["device"] == "meta"
+    assert str(asked["numerics"]) == "float32 contiguous"
+    asked.clear()
+    longer = evidence.Seed(tmp_path, load_config("digits", [*TINY, "final.epochs=2"]), 0, {})  # type: ignore[arg-type]
+    longer.tested(network, 0)
+    assert asked, "another final training must not get the earlier one's result"
+
+
+def test_a_cells_journal_is_of_one_cell_and_one_recipe(tmp_path: Path) -> None:
+    sets = ["data.source=text", "execution.numerics=float32 contiguous"]
+    config, place = load_config("chars-small", sets), tmp_path / "a.db"
+    _, space, lstm = named("lstm", config)
+    cells.journal(config, space, lstm, place).close()
+    cells.journal(config, space, lstm, place).close()
+    _, other, nascell = named("nascell", config)
+    with pytest.raises(StudyError, match="architecture"):
+        cells.journal(config, other, nascell, place)
+    longer = load_config("chars-small", [*sets, "final.epochs=9"])
+    with pytest.raises(StudyError, match="another config; use --out"):
+        cells.journal(longer, space, lstm, place)
+
+
+def test_finals_refuses_two_cells_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="different names"):
+        cells.finals("chars-small", [], ["lstm", "lstm"], 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_keeps_what_another_process_wrote_meanwhile(tmp_path: Path) -> None:
+    cache = tmp_path / "finals.json"
+
+    def make() -> float:
+        cache.write_text(json.dumps({"theirs": 0.25}))
+        return 0.5
+
+    assert shared.kept(cache, "ours", make) == 0.5
+    assert json.loads(cache.read_text()) == {"theirs": 0.25, "ours": 0.5}
+    assert shared.kept(cache, "theirs", make) == 0.25
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def test_a_search_that_never_gets_there_is_a_bound() -> None:
+    base = scale.Needed([1000, 1200], 8000)
+    assert base.told(base).split() == ["1100", "±", "100", "+0.0%", "2", "of", "2"]
+    lost = scale.Needed([1000, None], 8000)
+    assert lost.told(base).split() == [">=4500", "±", "3500", ">=+309.1%", "1", "of", "2"]
+    assert "-" in base.told(lost).split()
+
+
+def test_what_does_not_reach_the_level_needed_nothing_known() -> None:
+    given = argparse.Namespace(rate=0.003, limit=2.0, level=2.0)
+    assert scale._evaluations("one", 1, Mode(), 0, given, 16) is None
+    given.level = 0.0
+    assert scale._evaluations("one", 1, Mode(), 0, given, 16) is not None
+
+
+def test_a_table_of_landscapes_looks_no_further_than_it_has_trials() -> None:
+    rows = np.arange(8.0).reshape(2, 4)
+    measure = Measure(name="score", lower=True, values={"a": rows, "b": rows + 1})
+    found = landscapes.table(measure, [2, 50], 4)
+    assert "mean over landscapes" in found
+    assert "seeds" not in found
+    assert "| controller | 2 trials | 4 trials |" in found
+
+
+def test_no_postgresql_ends_no_benchmark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(_: float) -> None:
+        pytest.skip("no PostgreSQL here")
+
+    monkeypatch.setattr(faults, "outage", none)
+    monkeypatch.setattr(sys, "argv", ["faults", "--kills", "0", "--each", "0", "--orphans", "0"])
+    faults.main()
+    assert "not measured, no PostgreSQL here" in capsys.readouterr().out
+
+
+def test_every_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No study of an earlier `make bench` is gone on with."""
+    places: list[str] = []
+    parts = "startup controller overhead cell children words scale workers faults"
+    for name in parts.split():
+        monkeypatch.setattr(getattr(every, name), "main", lambda: None)
+    monkeypatch.setattr(every, "compare", lambda _, folder, **given: places.append(str(folder)))
+    monkeypatch.setattr(evidence, "main", lambda: places.append(sys.argv[-1]))
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.chdir(tmp_path)
+    every.main()
+    every.main()
+    assert len(set(places)) == 4
+    assert not any(Path(place).exists() for place in places)
