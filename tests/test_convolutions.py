@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ BOUND = 2**-7  # of the largest: bfloat16 rounds what comes out to 2^-8 of itsel
 Where = tuple[tuple[int, int], tuple[int, int]]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-tiles = pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles")
+tiles = pytest.mark.skipif(not convolution._able(), reason="a processor without AVX512-BF16")
 
 
 def _images(n: int, channels: int, height: int, width: int) -> Tensor:
@@ -202,6 +203,24 @@ def test_nothing_outside_of_images_and_weights_is_read_or_written() -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "nothing touched"
+
+
+@tiles
+@pytest.mark.parametrize("products", ["vectors", "tiles"])
+def test_the_products_of_other_processors_find_the_same(products: str, tmp_path: Path) -> None:
+    """In a process of its own: which products there are is settled when they are imported."""
+    if (products == "tiles") == compiled.has_tiles():
+        pytest.skip("this processor's own")
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.other_products", products],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(f"5 cases in {products}")
 
 
 def test_compiled_code_is_kept_by_all_the_code_it_may_call() -> None:

@@ -25,7 +25,7 @@ from netwright.training.numerics import Numerics
 from tests.strategies import conv_architectures
 
 pytestmark = [
-    pytest.mark.skipif(not convolution._able(), reason="the processor has no tiles"),
+    pytest.mark.skipif(not convolution._able(), reason="a processor without AVX512-BF16"),
     pytest.mark.usefixtures("one_thread"),
 ]
 IMAGE = (3, 9, 8)

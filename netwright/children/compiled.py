@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import inspect
+import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +27,24 @@ _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c 
 _SUMS: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
 
 
+_ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
+
+
+@functools.cache
+def has_tiles() -> bool:
+    """Say whether the processor multiplies bfloat16 in tiles, and Linux lets this process."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    features = binding.get_host_cpu_features()
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):
+        return False
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) == 0)
+
+
 @functools.cache
 def _sources() -> str:
     """Return what changes where the code of any function that is compiled here does."""
-    found = hashlib.sha256()
+    found = hashlib.sha256(bytes([has_tiles()]))
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]

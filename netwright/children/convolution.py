@@ -1,7 +1,7 @@
 """Convolutions of inputs side by side, and their gradients, outside of autograd.
 
-In the processor's tiles where it has them (`netwright.children.tiled`), and there inputs are not
-joined; else torch's own.
+In the processor's tiles or vectors of bfloat16 where it has them (`netwright.children.tiled`), and
+there inputs are not joined; else torch's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from netwright.children.openmp import ready
 from netwright.children.recording import do, hold
 from netwright.children.tiled.amx import DEEP, ROWS
 from netwright.children.tiled.memory import IMAGE
-from netwright.children.tiles import has_tiles
 
 Where = tuple[Size, Size]  # stride, padding
 
@@ -29,12 +28,12 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 
 @functools.cache
 def _able() -> bool:
-    """Say whether compiled functions may use the tiles here."""
-    return made_for("avx512bw", "avx512vl", "avx512bf16") and has_tiles()
+    """Say whether compiled functions may multiply bfloat16 here."""
+    return made_for("avx512bw", "avx512vl", "avx512bf16")
 
 
 def in_tiles(x: Tensor) -> bool:
-    """Return whether images like `x` are convolved in the processor's tiles here."""
+    """Return whether images like `x` are convolved in tiles here, the processor's or of vectors."""
     return x.dtype == torch.bfloat16 and _able() and ready()
 
 

@@ -6,35 +6,20 @@ are laid out in tiles whose rows hold two of theirs, number by number by turns.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import platform
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped]
 from torch import Tensor
 
 from netwright.children.aligned import TILE, whole
+from netwright.children.compiled import has_tiles
 from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
 from netwright.children.tiled.amx import ROWS, SIZE, tile
 
 _BYTE = ir.IntType(8)
-_ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
-
-
-@functools.cache
-def has_tiles() -> bool:
-    """Say whether the processor multiplies bfloat16 in tiles, and Linux lets this process."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return False
-    features = binding.get_host_cpu_features()
-    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):
-        return False
-    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) == 0)
 
 
 def fit(batch_sizes: Sequence[int]) -> bool:

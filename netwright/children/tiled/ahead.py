@@ -19,6 +19,7 @@ from netwright.children.tiled.memory import (
     aligned,
     each_of,
     gather,
+    half,
     in_place,
     keep,
     parts,
@@ -59,6 +60,14 @@ def _sent(sums: int, many: int, wide: int, lines: Any, filters: int, out: Any) -
 
 
 @part
+def _apart(columns: int, blocks: int) -> bool:
+    """Say whether rows of outputs had better follow on one another as one line."""
+    if amx.TILES:
+        return columns % ROWS != 0
+    return each_of(columns) * each_of(blocks, WIDE) < amx.LATENCY
+
+
+@part
 def _outputs(
     base: int, pixel: int, across: int, weight: int, kernel: Any, filters: int, out: Any, sums: int
 ) -> None:
@@ -69,7 +78,7 @@ def _outputs(
     """
     kh, kw, sh, sw = kernel
     to, out_row, out_pixel, rows, columns = out
-    whole = sh == 1 and sw == 1 and columns % ROWS != 0  # rows follow on one another as one line
+    whole = sh == 1 and sw == 1 and _apart(columns, parts(filters))
     length = (rows - 1) * across + columns if whole else columns
     each, tiles = each_of(length), parts(length)
     deep, blocks = parts(kw * pixel, DEEP), parts(filters)
@@ -87,14 +96,20 @@ def _outputs(
             amx.sums(
                 some,
                 beside,
+                half(filters) if block + beside == blocks else 0,
+                each,
                 base + (u // tiles * sh * across + u % tiles * each * sw) * pixel * 2,
                 sw * pixel * 2,
                 down,
                 across * pixel * 2,
+                0,
                 weight + block * along,
                 along,
+                deep * SIZE,
+                0,
+                1,
                 kh,
-                deep,
+                parts(kw * pixel, 2),
                 sums,
                 beside * SIZE,
                 SIZE,

@@ -1,4 +1,4 @@
-"""Products of bfloat16 in the processor's tiles (AMX), for compiled functions.
+"""Products of bfloat16 in the processor's tiles (AMX) or vectors, for compiled functions.
 
 A tile is up to 16 rows of 64 bytes: of 32 numbers of bfloat16, or of 16 sums in float32. Tiles of
 sums come first, then one of the left, rows of numbers, and one of the right, rows of pairs. All
@@ -17,11 +17,14 @@ from numba import types
 from numba.core import cgutils
 
 from netwright.children.aligned import TILE
-from netwright.children.compiled import generated, part
+from netwright.children.compiled import generated, has_tiles, part
+from netwright.children.tiled import vectors
 
 ROWS, DEEP = 16, TILE  # of a tile, and numbers of bfloat16 in a row
 SIZE = 1024  # bytes
 SUMS, LEFT, RIGHT = 6, 6, 7  # how many tiles of sums there are, and the others' numbers
+TILES = has_tiles()  # otherwise vectors stand in for them
+LATENCY = 12  # sums in vectors at once, at least, that keep the processor busy
 HIGH, WIDE = 4, 3  # tiles of the left and of the right at once, at most
 _BYTE, _HALF, _INT, _WORD = (ir.IntType(n) for n in (8, 16, 32, 64))
 _FLOATS = ir.VectorType(ir.FloatType(), ROWS)
@@ -70,13 +73,15 @@ def _sum(builder: Any, *terms: Any) -> Any:
 
 @_written
 def _configure(builder: Any, address: Any) -> None:
-    tile(builder, "ldtilecfg", _at(builder, address))
+    if TILES:
+        tile(builder, "ldtilecfg", _at(builder, address))
 
 
 @_written
 def release(builder: Any) -> None:
     """Leave no tiles."""
-    tile(builder, "tilerelease")
+    if TILES:
+        tile(builder, "tilerelease")
 
 
 @part
@@ -135,14 +140,20 @@ def sums(
     builder: Any,
     high: Any,
     wide: Any,
+    halves: Any,
+    rows: Any,
     left: Any,
     row: Any,
     down: Any,
     over: Any,
+    leap: Any,
     right: Any,
     along: Any,
+    behind: Any,
+    jump: Any,
+    groups: Any,
     outer: Any,
-    inner: Any,
+    pairs: Any,
     to: Any,
     below: Any,
     beside: Any,
@@ -150,11 +161,21 @@ def sums(
 ) -> None:
     """Work out `high` x `wide` tiles of sums, six at most, `HIGH` by `WIDE` at most.
 
-    Of `outer` times `inner` tiles each: the left's rows are `row` apart, its tiles 64 bytes, and
-    `over` where the next of `outer` begins; the right's are dense. The left's are `down` apart,
-    the right's `along`, the sums', dense, `below` and `beside`, and with `more` they are added to
-    what is there.
+    Of the last `halves` of the `wide` only 8 columns count. The left's tiles have `rows` rows, as
+    many as were configured. Each is of `groups` times `outer` times so many tiles as hold `pairs`
+    of numbers: the left's rows are `row` apart, its tiles 64 bytes, `over` where the next of
+    `outer` begins, and `leap` the next of `groups`; the right's are dense, `behind` and `jump`
+    where those begin (in tiles there is one group, and all of the right is dense). The left's are
+    `down` apart, the right's `along`, the sums', dense, `below` and `beside`, and with `more` they
+    are added to what is there.
     """
+    if not TILES:
+        own = (left, row, over, leap, right, along, behind, jump)
+        both = (*own, to, beside, groups, outer, pairs, more)
+        given = dict(zip(vectors.TAKES, both, strict=True)) | {"down": down, "below": below}
+        vectors.sums(builder, high, wide, halves, rows, given)
+        return
+    inner = builder.sdiv(builder.add(pairs, _WORD(ROWS - 1)), _WORD(ROWS))
     takes = (left, row, down, over, right, along, outer, inner, to, below, beside, more)
     after = builder.append_basic_block()
     which = builder.add(builder.mul(high, _WORD(8)), wide)

@@ -21,6 +21,7 @@ from netwright.children.tiled.memory import (
     aligned,
     each_of,
     gather,
+    half,
     in_place,
     keep,
     parts,
@@ -69,14 +70,16 @@ def _pair(images: Any, many: int, size: Any, apart: Any, to: int) -> None:
 
 @part
 def _add_up(
-    counts: Any, steps: Any, lands: Any, outputs: Any, left: int, right: int, to: int
+    counts: Any, steps: Any, lands: Any, channels: int, outputs: Any, left: int, right: int, to: int
 ) -> None:
     """Add to the sums of all taps of a kind, for all blocks of inputs and outputs.
 
     counts: blocks of inputs, taps down and across; steps and lands: how far apart they are on the
-    right, and their sums. outputs: blocks, of how many, pixels, and numbers a row of the left.
+    right, and their sums. outputs: blocks, of how many, and numbers a row of the left; lines of
+    pixels, how many pixels lie between two, and how many of each count; and of images and the
+    lines between two of those.
     """
-    high, each, long, line = outputs
+    (high, each, line), (lines, across, some), (images, tall) = outputs
     best = 0
     for k in range(1, 3):
         if counts[k] > counts[best]:
@@ -87,18 +90,28 @@ def _add_up(
         for i in range(0, counts[1], wide if best == 1 else 1):
             for j in range(0, counts[2], wide if best == 2 else 1):
                 at = (c, i, j)
+                many = min(wide, counts[best] - at[best])
+                beside = many if best == 0 else 1
                 for o in range(0, high, down):
                     amx.sums(
                         min(down, high - o),
-                        min(wide, counts[best] - at[best]),
+                        many,
+                        half(channels) * (1 if best == 0 else many)
+                        if c + beside == counts[0]
+                        else 0,
+                        each,
                         left + o * each * line * 2,
                         line * 2,
                         each * line * 2,
-                        0,
+                        across * 2,
+                        tall * across * 2,
                         right + c * steps[0] + i * steps[1] + j * steps[2],
                         steps[best],
-                        1,
-                        long // DEEP,
+                        across * 32,
+                        tall * across * 32,
+                        images,
+                        lines,
+                        parts(some, 2),
                         to + c * lands[0] + i * lands[1] + j * lands[2] + o * each * 64,
                         each * 64,
                         lands[best],
@@ -117,7 +130,7 @@ def _phase(
     """
     kh, kw, sh, sw = kernel
     of_g, again, of_x, block, across, sums = at
-    tap = outputs[0] * outputs[1] * ROWS * 4
+    tap = outputs[0][0] * outputs[0][1] * ROWS * 4
     many_j = parts(kw - first_j, sw)
     for odd in range(min(2, many_j)):
         shift = low + odd
@@ -126,7 +139,9 @@ def _phase(
         right = of_x + (shift - shift % 2) * 32
         left = of_g + shift % 2 * (again - 2)
         to = sums + (first_i * kw + first_j + odd * sw) * tap
-        _add_up(counts, steps, lands, outputs, left, right, to)
+        lines, apart, columns = outputs[1]
+        some = outputs[0], (lines, apart, columns + shift % 2), outputs[2]
+        _add_up(counts, steps, lands, channels, some, left, right, to)
 
 
 @part
@@ -232,6 +247,8 @@ def weights_back(
     group = min(n, parts(RUN, tall * across))
     long = parts(group * tall * across, DEEP) * DEEP
     each, high = each_of(filters), parts(filters)
+    if not amx.TILES:
+        each = parts(each, 2) * 2
     line, block, tap = long + DEEP, (long + 2 * margin) * 32, high * each * ROWS * 4
     again = high * each * line * 2 + 2 if kw > 1 else 0
     given = table(inputs, count, IMAGE)
@@ -242,6 +259,9 @@ def weights_back(
     found = np.zeros(parts(channels) * kh * kw * tap // 4 + ROWS, np.float32)
     of_g, of_x, sums = aligned(pixels) + DEEP * 2, aligned(pairs) + margin * 32, aligned(found)
     table(shared, 1, team[1])[0, team[0]] = sums
+    outputs = (high, each, line), (1, long, long - 1), (1, 0)
+    if not amx.TILES:  # what stands beside and below images is left out
+        outputs = (high, each, line), (rows, across, columns), (group, tall)
     begin, end = share(team, parts(n, group))
     amx.configure(each)
     for first in range(begin * group, min(n, end * group), group):
@@ -258,7 +278,7 @@ def weights_back(
             for k in range(many):
                 to_k = taken[0] + k * height * row
                 gather(given, first + k, to_k, channels, 0, 0, height, width)
-        outputs, at = (high, each, long, line), (of_g, again, of_x, block, across, sums)
+        at = (of_g, again, of_x, block, across, sums)
         size = (height, width, channels)
         _phases(taken, many, size, kernel, padding, tall, outputs, at, pairs)
     amx.release()

@@ -31,6 +31,12 @@ def each_of(n: int, most: int = ROWS) -> int:
 
 
 @part
+def half(n: int) -> int:
+    """Return 1 where 8 columns of the last block of 16 hold what is left of n, else 0."""
+    return 1 if 0 < n % ROWS <= ROWS // 2 else 0
+
+
+@part
 def aligned(array: Any) -> int:
     """Return the first address in it that a line of the cache begins at."""
     return int(array.ctypes.data + 63) // 64 * 64

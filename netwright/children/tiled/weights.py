@@ -15,6 +15,8 @@ def held(channels: int, kw: int, filters: int) -> int:
     Rows of a tile that lie across two lines are read slowly, some 40 cycles a tile (measured);
     whole lines for a pixel are more to multiply, 16 cycles a tile.
     """
+    if not amx.TILES:
+        return channels
     whole = parts(channels, DEEP) * DEEP
     products = 16 * min(3, parts(filters))
     within = 64
