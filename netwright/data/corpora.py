@@ -50,9 +50,9 @@ class TextSettings:
     train_limit: only the first so many training units, 2 or more; 0 takes all. The vocabulary is
         that of the whole training text all the same.
     vocabulary: at most so many units, "<unk>" and "<eos>" among them, 3 or more; the most frequent
-        are kept and the rest are "<unk>". 0 keeps all, but where units are words and the training
-        text has no "<unk>" of its own, words seen there once are "<unk>", which is learned so (if
-        two words or more are left).
+        are kept and the rest are "<unk>". 0 keeps all. Where units are words and neither the
+        training text nor the limit makes one of its words "<unk>", those seen there once are, so
+        that "<unk>" is learned (if two words or more are left).
     column: of parquet and the hub, a text a row.
     hub_config: the configuration of a data set of the hub that has several; "" is its default.
 

@@ -210,7 +210,7 @@ def _search(corpus: Corpus, settings: TextSettings) -> SearchText:
 def _vocabulary(units: Sequence[str], settings: TextSettings) -> Vocabulary:
     """Return the vocabulary of a training text, see `TextSettings.vocabulary`."""
     vocabulary = Vocabulary.of(units, settings.unit, settings.vocabulary)
-    if settings.unit != "words" or settings.vocabulary or UNKNOWN in units:
+    if settings.unit != "words" or UNKNOWN in units or {*units} - {*vocabulary.units}:
         return vocabulary
     repeated = Vocabulary.of(units, settings.unit, least=2)
     return repeated if len(set(repeated.units) - {UNKNOWN, END}) > 1 else vocabulary
