@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-import zipfile
-import zlib
+import tokenize
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from PIL import Image
 
 from netwright.data.transforms import Pictures, error_line, open_image
 from netwright.errors import DataError
+from netwright.toml import one_line
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -30,8 +30,7 @@ IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
 
-# RuntimeError is an encrypted member, or (NotImplementedError) an unknown compression.
-_NPZ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NPY_HEADER = (SyntaxError, tokenize.TokenError)  # numpy's, where one cannot be parsed
 
 
 @dataclass(frozen=True)
@@ -134,19 +133,23 @@ def _npz_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
             with archive:
                 missing = [name for name in wanted if name not in archive.files]
                 if missing:
+                    there = one_line(", ".join(archive.files))[:200] or "none"
                     raise DataError(
                         f"an .npz file must hold x_train and y_train, or images and labels; "
-                        f"got {', '.join(archive.files) or 'none'} in {path}; add {missing[0]}"
+                        f"got {there} in {path}; add {missing[0]}"
                     )
                 arrays = {n: archive[n] for n in wanted}
                 for name, array in arrays.items():
                     if not isinstance(array, np.ndarray):  # of a member without numpy's header
                         raise ValueError(f"{name} is no array")
                 return arrays if wanted else dict.fromkeys(archive.files)
-    except _NPZ_ERRORS as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy's parsers raise whatever damaged bytes make them raise
+        why = "a header is damaged" if isinstance(error, _NPY_HEADER) else error_line(error)
         raise DataError(
-            f"an .npz file must be readable, without pickled objects; {path} is not "
-            f"({error_line(error)}); write it again with numpy.savez"
+            f"an .npz file must be readable, without pickled objects; {path} is not ({why}); write "
+            f"it again with numpy.savez"
         ) from error
 
 
