@@ -403,9 +403,22 @@ def test_a_value_out_of_range_for_language_is_refused(key: str, value: Any) -> N
     assert len(text) < 500
 
 
-@pytest.mark.parametrize("key", ["learning_rates", "scales", "decay_afters"])
-def test_a_point_of_the_grid_is_checked_before_the_search(key: str) -> None:
-    assert "training." in refused({"task": "language", "tune": {key: [-1]}})
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        ("learning_rates", [1.0, -1], "must be above 0; got -1.0"),
+        ("scales", [0.0], "must be above 0; got 0.0"),
+        ("decay_afters", [-1], "must be 0 or more; got -1"),
+        (
+            "dropouts",
+            [[0.2, 0.1], [0.1, 1.0]],
+            "must hold pairs of rates in [0, 1); got [0.1, 1.0]",
+        ),
+    ],
+)
+def test_a_bad_value_of_the_grid_is_looked_for_there(key: str, values: Any, said: str) -> None:
+    text = refused({"task": "language", "tune": {key: values}})
+    assert text.startswith(f"tune.{key} {said}; use --set tune.{key}=")
 
 
 def test_a_schedule_must_fit_the_depths() -> None:

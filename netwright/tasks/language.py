@@ -33,8 +33,9 @@ class LanguageTune:
     """The grid after the search (paper, 4.2): every combination; an empty list keeps training's.
 
     top: architectures, >= 1. learning_rates, scales, decay_afters: as in training. dropouts: pairs
-    of a rate for input, hidden and output and one for recurrent dropout. epochs: of each run, 0
-    takes training.epochs. train_limit: units of training text, 0 takes data.train_limit.
+    of a rate for input, hidden and output and one for recurrent dropout, in [0, 1). epochs: of
+    each run, 0 takes training.epochs. train_limit: units of training text, 0 takes
+    data.train_limit.
     """
 
     top: int = 3
@@ -48,10 +49,12 @@ class LanguageTune:
     def __post_init__(self) -> None:
         section = Section("tune", self)
         section.at_least(1, "top")
-        section.at_least(0, "epochs", "train_limit")
+        section.above(0, "learning_rates", "scales")
+        section.at_least(0, "decay_afters", "epochs", "train_limit")
         for pair in self.dropouts:
-            if len(pair) != 2:
-                section.refuse("dropouts", "must hold pairs of rates", ((0.2, 0.1),), pair)
+            if len(pair) != 2 or not all(0 <= rate < 1 for rate in pair):
+                rule = "must hold pairs of rates in [0, 1)"
+                section.refuse("dropouts", rule, ((0.2, 0.1),), pair)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,6 @@ class LanguageConfig(Config):
             section = Section(name, getattr(self, name))
             if 0 < section.settings.train_limit < least:
                 section.refuse("train_limit", rule)
-        for point in self.grid():
-            self.at(point)
 
     @property
     def metric(self) -> Metric:

@@ -70,8 +70,8 @@ BAD = [
     (["training.optimiser=lion"], ["training.optimiser must be one of sgd, adam"]),
     (["training.input_dropout=1.0"], ["training.input_dropout must be in [0, 1)"]),
     (["tune.dropouts=[[0.1]]"], ["tune.dropouts must hold pairs"]),
-    (["tune.dropouts=[[0.1, 1.0]]"], ["recurrent_dropout must be in [0, 1)"]),
-    (["tune.scales=[0.0]"], ["scale must be above 0"]),
+    (["tune.dropouts=[[0.1, 1.0]]"], ["tune.dropouts must", "in [0, 1); got [0.1, 1.0]"]),
+    (["tune.scales=[0.0]"], ["tune.scales must be above 0"]),
     (["task=images"], ["tiny.toml"]),
 ]
 
