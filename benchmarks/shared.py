@@ -88,5 +88,5 @@ def kept(cache: Path, key: str, make: Callable[[], T]) -> T:
 
 
 def _read(cache: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(cache.read_text()) if cache.exists() else {}
+    found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     return found

@@ -38,7 +38,8 @@ def instructions() -> str:
 
 def _about(what: str) -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in told.splitlines():
             if line.startswith(what):
                 return line.partition(":")[2].strip()
     except OSError:
@@ -63,7 +64,7 @@ def cache_file(name: str) -> Path:
 def kept(name: str, key: str) -> list[float] | None:
     """Return the figures kept under `key`, None where there are none."""
     try:
-        found = json.loads(cache_file(name).read_text())[key]
+        found = json.loads(cache_file(name).read_text(encoding="utf-8"))[key]
         return [float(figure) for figure in found]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -73,7 +74,7 @@ def keep(name: str, key: str, figures: Sequence[float]) -> None:
     """Keep figures under `key`; where nothing can be written they are measured again next time."""
     path = cache_file(name)
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     known = known if isinstance(known, dict) else {}

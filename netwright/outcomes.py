@@ -53,7 +53,7 @@ def read(
     otherwise: for keys that older files lack. Raises `StudyError`.
     """
     try:
-        found = {**(otherwise or {}), **json.loads(path.read_text())}
+        found = {**(otherwise or {}), **json.loads(path.read_text(encoding="utf-8"))}
         why = next(
             (f"no sound {k!r}" for k, kind in keys.items() if type(found[k]) is not kind), ""
         )

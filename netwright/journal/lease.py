@@ -60,7 +60,8 @@ class Holder:
 def _process(pid: int) -> str:
     """Return what tells a process from a later one of the same number; empty where it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        stat = text.rsplit(")", 1)[1].split()
         return "" if stat[0] in "ZX" else stat[19]
     except OSError:
         pass
@@ -79,7 +80,7 @@ def _host() -> str:
     """Return the name of this machine, and of the container, as processes are numbered in it."""
     try:
         space = Path("/proc/self/ns/pid").readlink()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return socket.gethostname()
     return f"{socket.gethostname()} {boot[:8]} {space}"

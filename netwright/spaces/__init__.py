@@ -12,6 +12,7 @@ from typing import Any
 from netwright.errors import ArchitectureError, SpaceError
 from netwright.space import Architecture, SearchSpace, decision_from_dict
 from netwright.spaces import conv, gated, recurrent
+from netwright.writing import write_whole
 
 FORMAT = "netwright-architecture/1"
 WRITE = "write one with netwright show STUDY TRIAL --save FILE"
@@ -47,7 +48,7 @@ def shipped(kinds: Collection[str] = ()) -> dict[str, Path]:
 
 
 def _kind(path: Path) -> str:
-    return str(json.loads(path.read_text())["space"]["kind"])
+    return str(json.loads(path.read_text(encoding="utf-8"))["space"]["kind"])
 
 
 def architecture_to_dict(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
@@ -68,9 +69,9 @@ def digest(space: SearchSpace, architecture: Architecture) -> str:
 
 
 def save_architecture(path: str | Path, space: SearchSpace, architecture: Architecture) -> None:
-    """Write an architecture file: JSON that names its space and its values."""
+    """Write an architecture file, whole or not at all: JSON that names its space and its values."""
     data = architecture_to_dict(space, architecture)
-    Path(path).write_text(json.dumps(data, indent=1) + "\n")
+    write_whole(Path(path), json.dumps(data, indent=1) + "\n")
 
 
 def load_architecture(
@@ -84,7 +85,7 @@ def load_architecture(
     """
     path = shipped().get(str(source), Path(source))
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         names = ", ".join(shipped(kinds))
         raise ArchitectureError(

@@ -45,7 +45,7 @@ def write_network(folder: Path, module: nn.Module, description: Mapping[str, Any
 def noted(folder: Path, key: str) -> Any:
     """Return what the network's description in `folder` has under `key`, None where it has not."""
     try:
-        data = json.loads((folder / DESCRIPTION).read_text())
+        data = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return data.get(key) if isinstance(data, dict) else None
@@ -77,7 +77,7 @@ def read_network(folder: Path, formats: Mapping[str, Maker]) -> Network:
     """
     where = str(folder / DESCRIPTION)
     try:
-        data = json.loads((folder / DESCRIPTION).read_text())
+        data = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         make = formats.get(str(data.get("format"))) if isinstance(data, dict) else None
         if make is None:
             raise ValueError(f"its format is not {' or '.join(formats)}")

@@ -83,7 +83,7 @@ def _bounded(gigabytes: float) -> Iterator[None]:
         import resource
         from pathlib import Path
 
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[5])
     except (ImportError, OSError):
         yield
         return
