@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 from netwright.depth import DepthSchedule
@@ -16,7 +15,8 @@ from netwright.history import History
 from netwright.interrupts import held
 from netwright.journal import checkpoints
 from netwright.journal.ledger import Ledger
-from netwright.protocols import Controller, Event, Remembering, Scoring, Store
+from netwright.protocols import Controller, Event, Scoring, Store
+from netwright.replaying import STEPS, Steps, replay
 from netwright.scheduling import Clock, Pending
 from netwright.seeding import derive_seed
 from netwright.space import Architecture, Option, SearchSpace
@@ -25,27 +25,6 @@ from netwright.toml import one_line
 from netwright.trial import STOPPED, Evaluation, Trial, TrialState, plain
 
 CHECKPOINT = 500  # trials told between two checkpoints
-AT_ONCE = 200  # events whose trials are read together
-STEPS = ("propose", "tell")  # the events that change a controller
-
-
-@dataclass
-class Steps:
-    """The proposals and tells that a controller has been through: how many, and a digest of them.
-
-    after: the sequence of the event that they follow.
-    """
-
-    after: int = 0
-    count: int = 0
-    digest: int = 0
-
-    def add(self, kind: str, payload: Mapping[str, Any]) -> None:
-        """Take in what happened, as an event says it; other kinds concern no controller."""
-        if kind in STEPS:
-            what = tuple(payload["numbers"]) if kind == "tell" else payload["n"]
-            self.digest = hash((self.digest, kind, what))
-            self.count += 1
 
 
 class Keeper:
@@ -395,31 +374,3 @@ def _scored(
     if isinstance(controller, Scoring):
         return controller.propose_scored(controller.batch, given or None)
     return [(a, None) for a in controller.propose(controller.batch, given or None)]
-
-
-def replay(
-    controller: Controller,
-    load: Callable[[Iterable[int]], list[Trial]],
-    events: Iterable[Event],
-) -> Iterator[list[int]]:
-    """Bring a controller on by the events of its journal; yield the numbers of each tell."""
-    remembering = controller if isinstance(controller, Remembering) else None
-    rest = iter(events)
-    while part := list(islice(rest, AT_ONCE)):
-        tells = [event.payload["numbers"] for event in part if event.kind == "tell"]
-        wanted = {int(number) for numbers in tells for number in numbers}
-        if remembering is not None:
-            n = sum(event.payload["n"] for event in part if event.kind == "propose")
-            wanted.update(range(remembering.proposed, remembering.proposed + n))
-        whole = {trial.number: trial for trial in load(sorted(wanted))}
-        for event in part:
-            if event.kind == "propose":
-                n = event.payload["n"]
-                controller.replay_propose(n, event.payload["given"])
-                if remembering is not None:
-                    last = range(remembering.proposed - n, remembering.proposed)
-                    remembering.remember([whole[number].architecture for number in last])
-            elif event.kind == "tell":
-                numbers = [int(number) for number in event.payload["numbers"]]
-                controller.tell([whole[number] for number in numbers])
-                yield numbers

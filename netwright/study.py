@@ -16,7 +16,7 @@ from netwright.depth import DepthSchedule
 from netwright.errors import StudyError, UsageError
 from netwright.journal import identity as header
 from netwright.journal.checkpoints import versions_key
-from netwright.keeper import Keeper, replay
+from netwright.keeper import Keeper
 from netwright.loop import Loop, Mode
 from netwright.protocols import (
     Controller,
@@ -27,6 +27,7 @@ from netwright.protocols import (
     Stoppable,
     Store,
 )
+from netwright.replaying import replay
 from netwright.scheduling import Clock, WallClock, Watch
 from netwright.space import Architecture, SearchSpace
 from netwright.stopping import StoppingSettings

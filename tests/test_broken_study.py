@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from netwright import keeper, study
+from netwright import keeper, replaying, study
 from netwright.errors import StudyError
 from netwright.evaluators.synthetic import Learning
 from netwright.journal import ledger
@@ -67,7 +67,7 @@ class Failing(SqlStore):
 def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
     monkeypatch.setattr(study, "SqlStore", Failing)
     monkeypatch.setattr(keeper, "CHECKPOINT", 4)
-    monkeypatch.setattr(keeper, "AT_ONCE", 2)  # a replay reads in several goes
+    monkeypatch.setattr(replaying, "AT_ONCE", 2)  # a replay reads in several goes
     monkeypatch.setattr(ledger, "KEPT", 3)
     for name, value in (("calls", 0), ("at", -1), ("after", False)):
         monkeypatch.setattr(Failing, name, value)

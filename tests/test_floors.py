@@ -27,6 +27,7 @@ FLOORS = {
     "store": 4,
     "scheduling": 4,
     "history": 4,
+    "replaying": 4,
     "keeper": 4,
     "loop": 4,
     "study": 4,
@@ -63,7 +64,7 @@ FLOORS = {
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
 FREE = {
     1: {"rules", "stopping", "space", "decisions"},
-    4: {"journal", "store", "scheduling", "history", "keeper", "loop", "study"},
+    4: {"journal", "store", "scheduling", "history", "replaying", "keeper", "loop", "study"},
     9: set(FLOORS),
 }
 

@@ -22,6 +22,7 @@ from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
 from netwright.loop import Mode
 from netwright.protocols import Controller
+from netwright.replaying import replay
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import recurrent
 from netwright.store import sqlite_url
@@ -97,7 +98,7 @@ def test_a_resumed_study_knows_what_is_in_flight(
     study.run(12)
     out = [study.ask().architecture for _ in range(3)]
     replayed = Guided(space, SMALL)
-    for _ in keeper.replay(replayed, study._keeper.ledger.trials, study.events()):
+    for _ in replay(replayed, study._keeper.ledger.trials, study.events()):
         pass
     study.store.close()
     again = Study(space, Guided(space, SMALL), storage=url, mode=Mode(queue=True))

@@ -20,6 +20,7 @@ from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
 from netwright.journal import checkpoints
 from netwright.loop import Mode
+from netwright.replaying import replay
 from netwright.space import Architecture, Choice, SearchSpace
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
@@ -287,7 +288,7 @@ def test_a_checkpoint_gives_the_bits_that_replaying_gives(
     reopened = _study(url, mode, executor)
     assert same(bits(reopened), bits(study))
     plain = PolicyGradient(SPACE, _settings(), seed=1)
-    for _ in keeper.replay(plain, study._keeper.ledger.trials, study.events()):
+    for _ in replay(plain, study._keeper.ledger.trials, study.events()):
         pass
     live = study.controller.state_dict()
     assert same(plain.state_dict(), live)
