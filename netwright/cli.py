@@ -97,6 +97,7 @@ def search(
     extra += [f"execution.workers={workers_of(workers)}"] if workers is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
     place = Workspace(study or Path("runs") / loaded.name)
+    loaded.execution.check_children()
     _prepare(loaded)
     begun = place.begin(loaded)
     search_and_say(place, place.config(), begun, loaded.study.trials, as_json)

@@ -35,6 +35,7 @@ def compare(
     extra += [f"compare.seeds={seeds}"] if seeds is not None else []
     extra += [f"execution.workers={workers_of(workers)}"] if workers is not None else []
     loaded = load_config(config, [*(settings or []), *extra])
+    loaded.execution.check_children()
     loaded.execution.check_device()
     set_threads(loaded)
     check_entries(loaded)

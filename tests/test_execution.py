@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -203,6 +203,19 @@ def test_what_no_worker_does_has_the_first_of_the_devices_too(
 def test_bad_settings_are_one_line(settings: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         ExecutionSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"devices": ("cpu", "cuda:1")}])
+def test_a_child_of_rays_that_is_to_train_on_a_gpu_must_take_one(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # refused without it, too
+    settings = ExecutionSettings(executor="ray", **asked)
+    with pytest.raises(ConfigError, match=r"^execution\.gpus .* cuda.*; got 0\.0; use .*gpus=1$"):
+        settings._made(None, None)
+    replace(settings, gpus=0.5).check_children()
+    replace(settings, executor="processes").check_children()
+    ExecutionSettings(executor="ray").check_children()
 
 
 class Leaking:

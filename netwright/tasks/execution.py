@@ -33,7 +33,7 @@ class ExecutionSettings:
     tried again, >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for
     none. recycle: children after which a worker of "processes" is started afresh, 0 for never; what
     one leaks is gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a
-    child takes of a Ray cluster, fractions too, >= 0.
+    child takes of a Ray cluster, fractions too, >= 0: it trains on cuda where it takes a GPU.
     """
 
     executor: str = "auto"
@@ -110,6 +110,7 @@ class ExecutionSettings:
 
         limits: dict[str, Any] = {"time_limit": self.hang_limit, "retries": self.retries}
         if self.executor == "ray":
+            self.check_children()
             from netwright.executors.cluster import RayExecutor
 
             share: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "threads": self.threads}
@@ -128,6 +129,16 @@ class ExecutionSettings:
         if self.workers or self.executor == "in_process" or subject is None:
             return Crew(max(self.workers, 1), self.threads, "")
         return best_workers(subject, self.devices or (self.device,), self.threads, say)
+
+    def check_children(self) -> None:
+        """Raise `ConfigError` where Ray would train children on another device than was asked for.
+
+        A child of Ray's that takes no GPU trains on processors alone.
+        """
+        others = [n for n in self.devices or (self.device,) if torch.device(n).type != "cpu"]
+        if self.executor == "ray" and others and not self.gpus:
+            rule = f"must be above 0 where a child of Ray's is to train on {others[0]}"
+            Section("execution", self).refuse("gpus", rule, 1)
 
     def check_device(self) -> None:
         """Raise `ConfigError` where this machine has no such device."""

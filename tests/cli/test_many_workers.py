@@ -229,3 +229,13 @@ def test_a_preset_of_small_children_takes_as_many_workers_as_the_machine_feeds(
     (_, one), (_, two) = (Workspace(tmp_path / name).open() for name in ("one", "two"))
     assert [t.reward for t in one.trials] == [t.reward for t in two.trials]
     assert len(one) == 3
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_a_ray_that_would_leave_the_gpu_alone_is_refused_before_anything_is_written(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("--set", "execution.executor=ray", "--set", "execution.device=cuda")
+    refused(run(command, "digits", *asked), "execution.gpus must be above 0", "on cuda; got 0.0")
+    assert not list(tmp_path.iterdir())
