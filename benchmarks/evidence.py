@@ -4,13 +4,13 @@
     python -m benchmarks.evidence cifar10-small --seeds 3 --tune --set data.source=PATH
 
 For each study seed: the controller and random search at the same budget (paired: same space, data
-split and training). Then the final training, each network tested once: the best of each search,
-unselected random architectures (the average random architecture), and a VGG-style network of the
-size of the controller's. With --tune the grid of `netwright tune` comes before: on the best few of
-both searches and, on the same validation images, on the VGG-style network, which then has the size
-of the controller's winner. Prints tables; the studies stay in --out and are gone on with, and those
-of other settings are refused. Control: random search. The lines of docs/results/*.md come from
-here.
+split and training). Then the final training, that of `netwright train`, each network tested once:
+the best of each search, unselected random architectures (the average random architecture), and a
+VGG-style network of the size that the controller's has there. With --tune the grid of `netwright
+tune` comes before: on the best few of both searches and, on the same validation images, on the
+VGG-style network, which then has the size of the controller's winner. Prints tables; the studies
+stay in --out and are gone on with, and those of other settings are refused. Control: random search.
+The lines of docs/results/*.md come from here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import nn
 
 from benchmarks.shared import check_same, count, image_config, kept, recipe_digest, run
 from netwright.children.baselines import vgg_of_size
+from netwright.children.plan import compile_plan
 from netwright.config import set_threads
 from netwright.controllers.making import CONTROLLERS
 from netwright.errors import NetwrightError, UsageError
@@ -36,9 +37,11 @@ from netwright.executors.local import InProcess
 from netwright.finishing import Point, best_setting, tune
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed, rng
+from netwright.space import Architecture, SearchSpace
 from netwright.spaces import digest
 from netwright.study import Study
 from netwright.tasks.images import ImageConfig, maker
+from netwright.training.image import Recipe
 from netwright.trial import Trial
 from netwright.workspace import Workspace
 
@@ -75,10 +78,14 @@ def searched(out: Path, config: ImageConfig) -> Study:
 
 @dataclass(frozen=True)
 class Network:
-    """One that is trained for good: how it is made at a point of the grid, and that point."""
+    """One that is trained for good: how it is made and trained, at which point of the grid.
+
+    parameters: of the network as it is trained for good. score: of the search or of the grid.
+    """
 
     key: str
-    make: Callable[[ImageConfig, Point], Make]
+    make: Make
+    recipe: Recipe
     point: Point
     parameters: int
     score: float
@@ -106,20 +113,25 @@ class Seed:
             if found is None:
                 raise NetwrightError(f"every run of the grid failed for {name} seed {self.seed}")
             number, point, score = found
-        trial = study.trial(number)
-        assert trial.evaluation is not None
         assert score is not None
-        return Network(
-            key=f"{name} seed {self.seed} trial {number} {digest(study.space, trial.architecture)}",
-            make=self._maker(study, number),
-            point=point,
-            parameters=trial.evaluation.parameters,
-            score=score,
-        )
-
-    def _maker(self, study: Study, number: int) -> Callable[[ImageConfig, Point], Make]:
         architecture = study.trial(number).architecture
-        return lambda config, point: maker(study.space, architecture, config.at(point)[1])
+        key = f"{name} seed {self.seed} trial {number} {digest(study.space, architecture)}"
+        return self._designed(key, study.space, architecture, point, score)
+
+    def _designed(
+        self,
+        key: str,
+        space: SearchSpace,
+        architecture: Architecture,
+        point: Point,
+        score: float,
+    ) -> Network:
+        """Return an architecture as `netwright train` trains it."""
+        recipe, child = self.config.for_good(space, architecture, point)
+        data = self._evaluator.data
+        plan = compile_plan(space, architecture, data.shape, len(data.classes), child)
+        make = maker(space, architecture, child)
+        return Network(key, make, recipe, point, plan.parameters, score)
 
     @cached_property
     def _evaluator(self) -> ImageEvaluator:
@@ -132,10 +144,12 @@ class Seed:
         how = recipe_digest(self.config)
         scores = [self._scored(f"{key} at {json.dumps(p)} as {how}", make, p) for p in points]
         best = max(range(len(points)), key=lambda k: scores[k]["reward"], default=None)
+        point = None if best is None else points[best]
         return Network(
             key=key,
-            make=lambda config, point: make,
-            point=None if best is None else points[best],
+            make=make,
+            recipe=self.config.final_recipe(self.config.at(point)[0]),
+            point=point,
             parameters=parameters if best is None else int(scores[best]["size"]),
             score=float("nan") if best is None else scores[best]["score"],
         )
@@ -156,13 +170,8 @@ class Seed:
         """Return a random architecture, another one for each repeat."""
         space = self.studies[CONTROL].space
         drawn = space.sample(rng(self.seed, repeat, "average random architecture"))
-        return Network(
-            key=f"average seed {self.seed} {digest(space, drawn)}",
-            make=lambda config, point: maker(space, drawn, config.at(point)[1]),
-            point=None,
-            parameters=0,
-            score=float("nan"),
-        )
+        key = f"average seed {self.seed} {digest(space, drawn)}"
+        return self._designed(key, space, drawn, None, float("nan"))
 
     def tested(self, network: Network, repeat: int) -> float:
         """Return the test accuracy of one final training; kept in `out`/finals.json.
@@ -171,20 +180,19 @@ class Seed:
         """
         how = recipe_digest(self.config)
         key = f"{network.key} at {json.dumps(network.point)} repeat {repeat} as {how}"
-        recipe = self.config.final_recipe(self.config.at(network.point)[0])
 
         def test() -> float:
             return train_final(
-                network.make(self.config, network.point),
+                network.make,
                 self.config.data,
-                recipe,
+                network.recipe,
                 seed=self.seed,
                 child_seed=derive_seed(self.seed, repeat, "evidence"),
                 opened=lambda: self.studies[CONTROL].store.add_event(
                     "open_test", {"by": "evidence", "for": key}
                 ),
                 device=self.config.execution.here,
-                numerics=self.config.numerics(recipe),
+                numerics=self.config.numerics(network.recipe),
             ).test_accuracy
 
         return kept(self.out / "finals.json", key, test)

@@ -18,6 +18,7 @@ from netwright.errors import StudyError, UsageError
 from netwright.loop import Mode
 from netwright.report.comparison import Measure
 from netwright.showing import named
+from netwright.tasks import images
 from netwright.tasks.images import ImageConfig
 from netwright.workspace import Workspace
 
@@ -30,6 +31,7 @@ TINY = [
     "study.trials=2",
     "execution.numerics=float32 contiguous",
 ]
+POINT = {"learning_rate": 0.03, "weight_decay": 3e-4, "epsilon": 1e-3, "drops": [0.4, 0.9]}
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -121,7 +123,8 @@ def test_evidence_trains_for_good_where_and_as_asked(
 
     monkeypatch.setattr(evidence, "train_final", train)
     seed = evidence.Seed(tmp_path, config, 0, {})
-    network = evidence.Network("net", lambda *_: lambda *_: None, None, 1, 0.0)  # type: ignore[arg-type]
+    made = config.training
+    network = evidence.Network("net", lambda *_: None, made, None, 1, 0.0)  # type: ignore[arg-type]
     assert seed.tested(network, 0) == 0.5
     assert asked["device"] == "meta"
     assert str(asked["numerics"]) == "float32 contiguous"
@@ -129,6 +132,44 @@ def test_evidence_trains_for_good_where_and_as_asked(
     longer = evidence.Seed(tmp_path, load_config("digits", [*TINY, "final.epochs=2"]), 0, {})  # type: ignore[arg-type]
     longer.tested(network, 0)
     assert asked, "another final training must not get the earlier one's result"
+
+
+@pytest.mark.parametrize("point", [None, POINT], ids=["its own", "of the grid"])
+def test_evidence_trains_an_architecture_for_good_as_the_command_does(
+    point: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wider by `final.widen`, and at the rate of its own token, before which a point's goes."""
+    settings = [*TINY, "controller.name=random", "final.widen=3", "space.learning_rates=[0.02]"]
+    config = load_config("digits", settings)
+    assert isinstance(config, ImageConfig)
+    study = Workspace(tmp_path / "random-0").begin(config)
+    study.run(2)
+    seed = evidence.Seed(tmp_path, config, 0, {"random": study})
+    seen: list[tuple[Any, Any, list[int]]] = []
+
+    class Trained(Exception):  # noqa: N818
+        pass
+
+    def train(make: Any, data: Any, recipe: Any, **_: Any) -> Any:
+        module = make((1, 8, 8), 10)
+        seen.append((data, recipe, [p.numel() for p in module.parameters()]))
+        raise Trained
+
+    monkeypatch.setattr(images, "train_final", train)
+    monkeypatch.setattr(evidence, "train_final", train)
+    best = study.best.architecture
+    with pytest.raises(Trained):
+        config.train_final(study.space, best, point=point, child_seed=1, opened=lambda: None)
+    network = seed.winner("random", False) if point is None else None
+    network = network or seed._designed("net", study.space, best, point, 0.0)
+    with pytest.raises(Trained):
+        seed.tested(network, 0)
+    assert seen[0] == seen[1]
+    assert seen[0][1].learning_rate == (0.03 if point else 0.02)
+    assert network.parameters == sum(seen[0][2])
+    assert study.best.evaluation is not None
+    assert network.parameters > study.best.evaluation.parameters
+    study.store.close()
 
 
 def test_a_cells_journal_is_of_one_cell_and_one_recipe(tmp_path: Path) -> None:

@@ -236,6 +236,16 @@ class ImageConfig(Config):
         rate = compile_plan(space, architecture, (1, 8, 8), 2, child).learning_rate
         return replace(recipe, learning_rate=rate) if rate else recipe
 
+    def for_good(
+        self, space: SearchSpace, architecture: Architecture, point: Mapping[str, Any] | None
+    ) -> tuple[Recipe, ChildSettings]:
+        """Return how `train_final` trains an architecture at a point, and how wide it makes it."""
+        recipe, child = self.at(point)
+        child = replace(child, widen=child.widen + self.final.widen)
+        if point is None:
+            recipe = self._own_rate(space, architecture, recipe, child)
+        return self.final_recipe(recipe), child
+
     def train_final(
         self,
         space: SearchSpace,
@@ -247,11 +257,7 @@ class ImageConfig(Config):
         on_epoch: OnEpoch | None = None,
     ) -> FinishedClassifier:
         """Train on training and validation images, test once; see `Config.train_final`."""
-        recipe, child = self.at(point)
-        child = replace(child, widen=child.widen + self.final.widen)
-        if point is None:
-            recipe = self._own_rate(space, architecture, recipe, child)
-        recipe = self.final_recipe(recipe)
+        recipe, child = self.for_good(space, architecture, point)
         result = train_final(
             maker(space, architecture, child),
             self.data,
