@@ -8,11 +8,14 @@ from pathlib import Path
 
 from netwright.config import Config, config_from_dict, presets
 from netwright.errors import StudyError, UsageError
-from netwright.journal.database import Database
+from netwright.journal.database import JOURNAL, Database
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 
-JOURNAL = "study.db"
+
+def is_url(where: str | Path) -> bool:
+    """Say whether a study's place is a database's URL; if not, it is a folder."""
+    return "://" in str(where)
 
 
 def check_folder(folder: Path) -> None:
@@ -28,19 +31,20 @@ def check_folder(folder: Path) -> None:
 class Workspace:
     """A folder DIR: DIR/study.db, and report.html, network/ and exports once they are made.
 
-    where: the folder, or a database's URL, whose folder is runs/ and the name of the database.
-    Making one writes nothing.
+    where: the folder, or a database's URL, whose folder is runs/ and the name of the database; that
+    of DIR/study.db is DIR. name: what people call it, and commands take. Making one writes nothing.
     """
 
     def __init__(self, where: str | Path) -> None:
         self.name = str(where)
-        self._is_url = "://" in self.name
+        self._is_url = is_url(where)
         if self._is_url:
             database = Database(self.name, must_exist=False)
             database.close()
             self.name = database.place
             self.storage = str(where)
-            self.folder = Path("runs") / database.name
+            own = not is_url(self.name)
+            self.folder = Path(self.name) if own else Path("runs") / database.name
         else:
             self.folder = Path(where)
             self.storage = sqlite_url(self.folder / JOURNAL)

@@ -20,6 +20,7 @@ from netwright.interrupts import held, let_through
 
 T = TypeVar("T")
 PASSING = ("full", "locked", "i/o error", "unable to open")  # SQLite's words for what may pass
+JOURNAL = "study.db"  # in the folder of a study, which is named by it
 LONGEST = 5.0  # seconds between attempts
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -47,8 +48,8 @@ def close_all() -> None:
 class Database:
     """Connections to the database at `url`; "sqlite://" is one in memory.
 
-    file: of SQLite, None for others and in memory. place: what people call it, for messages: a
-    study's folder, a file, or the URL without its password.
+    file: of SQLite, None for others and in memory. place: what people call it, and commands take: a
+    study's folder, or the URL without its password.
     name: of the database, or the file without its ending.
 
     Raises `StudyError` for a URL that is none, and where a `must_exist` SQLite file is missing.
@@ -63,7 +64,7 @@ class Database:
             ) from error
         self._sqlite = parsed.get_backend_name() == "sqlite"
         self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
-        self.place = _place(self.file) or parsed.render_as_string(hide_password=True)
+        self.place = _place(parsed, self.file)
         if must_exist and self.file is not None and not Path(self.file).is_file():
             raise StudyError(
                 f"a study must have a journal; there is none at {self.file}; start one with "
@@ -200,9 +201,10 @@ def _let_go(engine: sa.Engine, kept: sqlite3.Connection | None) -> None:
         kept.close()
 
 
-def _place(file: str | None) -> str:
-    path = Path(file or "")
-    return str(path.parent if path.name == "study.db" else path) if file else ""
+def _place(url: sa.URL, file: str | None) -> str:
+    if file is not None and Path(file).name == JOURNAL:
+        return str(Path(file).parent)
+    return url.render_as_string(hide_password=True)
 
 
 def first_line(error: BaseException) -> str:
