@@ -150,7 +150,8 @@ def top(
     from netwright.report.tables import top_table
     from netwright.workspace import Workspace
 
-    _, opened = Workspace(study).open()
+    place = Workspace(study)
+    _, opened = place.open()
     best = opened.top(n)
     if as_json:
         from netwright.showing import row_of
@@ -165,7 +166,7 @@ def top(
         return
     done = opened.trials
     why = f"all {len(done)} failed; the last one: {done[-1].failure}" if done else "none has ended"
-    say(f"no trial has a score: {why}; see netwright top {study} --json")
+    say(f"no trial has a score: {why}; see netwright top {place.name} --json")
 
 
 @app.command()
@@ -173,8 +174,8 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            help="A study's folder, FOLDER:best, FOLDER:TRIAL, an architecture file, or one of "
-            "v1, nascell, lstm and gru.",
+            help="A study (its folder, or its database's URL), STUDY:best, STUDY:TRIAL, an "
+            "architecture file, or one of v1, nascell, lstm and gru.",
         ),
     ],
     trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
@@ -259,8 +260,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="STUDY|CONFIG",
-            help="A study's folder, whose winner is trained; or, with --cell, a TOML file or a "
-            "preset's name, which has the data, the budget and the recipe.",
+            help="A study (its folder, or its database's URL), whose winner is trained; or, with "
+            "--cell, a TOML file or a preset's name, which has data, budget and recipe.",
         ),
     ] = None,
     architecture: Annotated[
@@ -278,7 +279,8 @@ def train(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder of the network; STUDY/network or runs/CONFIG-CELL/network by default.",
+            help="Folder of the network; by default STUDY/network (of a URL runs/DATABASE/network) "
+            "or runs/CONFIG-CELL/network.",
         ),
     ] = None,
     settings: SetOpt = None,
@@ -288,9 +290,10 @@ def train(
     from netwright import finishing
     from netwright.fitting import fit, say_setting, train_fitted
     from netwright.progress import counting
+    from netwright.workspace import is_url
 
     source = what or config
-    study = source is not None and Path(source).is_dir()
+    study = source is not None and (is_url(source) or Path(source).is_dir())
     if architecture is not None and None in (what, config) and not study:
         loaded, name, space, chosen = fit(architecture, source, settings or [])
         _prepare(loaded)
@@ -330,10 +333,14 @@ app.command()(predict)
 def report(
     study: StudyArg,
     control: Annotated[
-        Path | None, typer.Option(help="A study of the same budget to compare with.")
+        str | None,
+        typer.Option(metavar="STUDY", help="A study of the same budget to compare with."),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--out", help="STUDY/report.html by default.")
+        Path | None,
+        typer.Option(
+            "--out", help="STUDY/report.html, of a URL runs/DATABASE/report.html, by default."
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about the study."""

@@ -166,13 +166,13 @@ def _onnx(sample: _Sample, path: Path) -> str:
     return sample.check([torch.from_numpy(array) for array in got], path.name)
 
 
-def find_inputs(folder: Path, network: Path, n: int = 64) -> tuple[Tensor, ...] | None:
-    """Return up to n inputs of the `network` from the validation data of the study in `folder`.
+def find_inputs(study: str | Path, network: Path, n: int = 64) -> tuple[Tensor, ...] | None:
+    """Return up to n inputs of the `network` from the validation data of the study at `study`.
 
     None where there is no study, its task gives none, its data cannot be read any more, or the
     network was trained for inputs of another shape; the test set is not opened.
     """
-    place = Workspace(folder)
+    place = Workspace(study)
     if not place.exists():
         return None
     try:

@@ -11,7 +11,7 @@ from netwright.config import Config, load_config, task_of
 from netwright.console import err, goes_on
 from netwright.errors import UsageError
 from netwright.progress import counting
-from netwright.showing import named
+from netwright.showing import named, said
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import shipped
 from netwright.tasks.results import Finished
@@ -30,7 +30,7 @@ def fit(
     config = load_config(PAPER) if source is None else load_config(source, settings)
     name, space, architecture = named(cell, config if source else None)
     if space.kind not in config.trains:
-        raise UsageError(_unfit(cell, space, config, source))
+        raise UsageError(_unfit(said(cell), space, config, source))
     return (config if source else load_config(PAPER, settings)), name, space, architecture
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 from netwright.errors import StudyError
 from netwright.tasks import image_network, language_network
-from netwright.tasks.files import DESCRIPTION, Maker, read_network
+from netwright.tasks.files import DESCRIPTION, Maker, noted, read_network
 from netwright.tasks.results import Network
+from netwright.workspace import Workspace, is_url
 
 FORMATS: dict[str, Maker] = {
     image_network.FORMAT: image_network.make_network,
@@ -15,15 +18,38 @@ FORMATS: dict[str, Maker] = {
 }
 
 
-def find_network(place: Path) -> Path:
-    """Return the network's folder: `place`, or the one in a study's folder."""
-    for folder in (place, place / "network"):
+def find_network(place: str | Path) -> Path:
+    """Return the network's folder: `place`, or the one in the folder of the study at `place`.
+
+    Raises `StudyError` where there is none, and where a study at a URL did not train what lies
+    there.
+    """
+    if is_url(place):
+        return _of_url(Workspace(place))
+    for folder in (Path(place), Path(place) / "network"):
         if (folder / DESCRIPTION).is_file():
             return folder
-    raise StudyError(
-        f"a trained network must hold {DESCRIPTION}; there is none in {place}; run netwright train "
-        f"{place} first"
+    raise _missing(place, place)
+
+
+def _missing(where: str | Path, study: str | Path) -> StudyError:
+    return StudyError(
+        f"a trained network must hold {DESCRIPTION}; there is none in {where}; run netwright train "
+        f"{study} first"
     )
+
+
+def _of_url(place: Workspace) -> Path:
+    with closing(place.store()) as store:
+        trained = [event.payload for event in store.events("train")]
+    if not (place.network / DESCRIPTION).is_file():
+        raise _missing(place.network, place.name)
+    if noted(place.network, "result") not in json.loads(json.dumps(trained)):
+        raise StudyError(
+            f"a study's network is one that it trained; {place.network} holds another's, not "
+            f"that of {place.name}; name the folder that its netwright train wrote (--out)"
+        )
+    return place.network
 
 
 def load_network(folder: str | Path) -> Network:

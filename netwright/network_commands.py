@@ -12,7 +12,12 @@ from netwright.options import JsonOpt
 
 
 def export(
-    study: Annotated[Path, typer.Argument(help="A study that was trained, or a network folder.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study that was trained, or a network folder.", metavar="STUDY|NETWORK"
+        ),
+    ],
     target: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
     ] = None,
@@ -41,7 +46,12 @@ def export(
 
 
 def predict(
-    network: Annotated[Path, typer.Argument(help="A network folder or a trained study.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A network folder, or a study that was trained.", metavar="STUDY|NETWORK"
+        ),
+    ],
     data: Annotated[Path, typer.Argument(help="An image or a text, or a folder of them.")],
     as_json: JsonOpt = False,
 ) -> None:

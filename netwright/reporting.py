@@ -14,7 +14,7 @@ from netwright.trial import Trial
 from netwright.workspace import Workspace
 
 
-def _check_control(config: Config, control: Config, folder: str | Path, other: Path) -> None:
+def _check_control(config: Config, control: Config, place: str, other: str) -> None:
     """Raise `StudyError` where the scores of two studies are not to be compared."""
     if config.metric != control.metric:
         raise StudyError(
@@ -26,18 +26,18 @@ def _check_control(config: Config, control: Config, folder: str | Path, other: P
         if theirs.get(key) != value:
             raise StudyError(
                 f"a control must be trained and scored as the study was; {key} is {value!r} in "
-                f"{folder} and {theirs.get(key)!r} in {other}; run it with "
+                f"{place} and {theirs.get(key)!r} in {other}; run it with "
                 f"--set {key}={value}"
             )
 
 
-def _check_data(study: Study, control: Study, folder: str | Path, other: Path) -> None:
+def _check_data(study: Study, control: Study, place: str, other: str) -> None:
     """Raise `StudyError` where both note what they were scored on, and it is not the same."""
     ours, theirs = (s.store.header().get("notes", {}).get("digest") for s in (study, control))
     if ours and theirs and ours != theirs:
         raise StudyError(
             f"a control must be scored on the same data; {other} was searched on other ones, or on "
-            f"another split of them (study.seed), than {folder}; run it with the same"
+            f"another split of them (study.seed), than {place}; run it with the same"
         )
 
 
@@ -52,26 +52,27 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def write_study_report(folder: str | Path, control: Path | None, target: Path) -> None:
-    """Write the report of the study in `folder`, beside `control` where one is given."""
-    place = Workspace(folder)
+def write_study_report(where: str | Path, control: str | Path | None, target: Path) -> None:
+    """Write the report of the study at `where`, beside that at `control` where one is given."""
+    place = Workspace(where)
     config, study = place.open()
     against: list[Trial] = []
     name = "random search"
     if control is not None:
-        other_config, other = Workspace(control).open()
+        beside = Workspace(control)
+        other_config, other = beside.open()
         if other.space.fingerprint != study.space.fingerprint:
             raise StudyError(
-                f"a control must search the same space, {study.space.fingerprint}; {control} "
+                f"a control must search the same space, {study.space.fingerprint}; {beside.name} "
                 f"searched {other.space.fingerprint}; run it with the same [space]"
             )
-        _check_control(config, other_config, folder, control)
+        _check_control(config, other_config, place.name, beside.name)
         against = other.trials
-        _check_data(study, other, folder, control)
+        _check_data(study, other, place.name, beside.name)
         if other_config.controller.name != "random":
             name = other_config.controller.name
         if name == config.controller.name:
-            name = f"{name} ({control.name})"
+            name = f"{name} ({beside.folder.name})"
     header = study.store.header()
     trained = [event.payload for event in study.events("train")]
     write_report(

@@ -13,49 +13,68 @@ from netwright.spaces import load_architecture, shipped
 from netwright.study import Study
 from netwright.tasks.results import Shown
 from netwright.trial import Trial, TrialState
-from netwright.workspace import Workspace
+from netwright.workspace import Workspace, is_url
 
 
 def named(what: str, config: Config | None = None) -> tuple[str, SearchSpace, Architecture]:
     """Return (name, space, architecture) of what `--cell` and `--architecture` take.
 
     A shipped name ("v1", "nascell", "lstm", "gru"), an architecture file, or a study's trial:
-    FOLDER:best or FOLDER:NUMBER. config: what is to train it, for the names in errors.
+    STUDY:best or STUDY:NUMBER. config: what is to train it, for the names in errors.
     """
-    if what not in shipped() and Path(what).is_dir():
+    of = _of_study(what)
+    if of is None and what not in shipped() and _is_study(what):
+        name = Workspace(what).name
         raise UsageError(
-            f"a study's trial must be FOLDER:best or FOLDER:NUMBER; got {what!r}; use "
-            f"{what.rstrip('/')}:best"
+            f"a study's trial must be STUDY:best or STUDY:NUMBER; got {name!r}; use "
+            f"{name.rstrip('/')}:best"
         )
-    place = _of_study(what)
-    if place is None:
+    if of is None:
         kinds = () if config is None else config.trains
         return (what if what in shipped() else Path(what).stem, *load_architecture(what, kinds))
-    folder, number = place
-    _, study = Workspace(folder).open()
-    trial = trained(folder, study, number)
-    return f"{folder.name}-{trial.number}", study.space, trial.architecture
+    place, number = of
+    _, study = place.open()
+    trial = _trained(place, study, number)
+    return f"{place.folder.name}-{trial.number}", study.space, trial.architecture
 
 
-def _of_study(what: str) -> tuple[Path, int | None] | None:
-    """Return folder and number (None: the best) of FOLDER:best or FOLDER:NUMBER, else None."""
-    folder, colon, which = what.rpartition(":")
-    if not colon or not Path(folder).is_dir() or Path(what).exists():
+def said(what: str) -> str:
+    """Return what `named` takes for messages, a URL without its password."""
+    of = _of_study(what)
+    if of is None:
+        return what
+    place, number = of
+    return f"{place.name}:{'best' if number is None else number}"
+
+
+def _is_study(what: str) -> bool:
+    return is_url(what) or Path(what).is_dir()
+
+
+def _of_study(what: str) -> tuple[Workspace, int | None] | None:
+    """Return study and number (None: the best) of STUDY:best or STUDY:NUMBER, else None."""
+    where, colon, which = what.rpartition(":")
+    named = which == "best" or which.isdecimal()
+    if is_url(what):  # whose last colon may be a port's
+        if not named or "/" not in where.partition("://")[2]:
+            return None
+    elif not colon or not Path(where).is_dir() or Path(what).exists():
         return None
-    if which != "best" and not which.isdecimal():
+    elif not named:
         raise UsageError(
-            f"a study's trial must be FOLDER:best or FOLDER:NUMBER; got {what!r}; see netwright top"
+            f"a study's trial must be STUDY:best or STUDY:NUMBER; got {what!r}; see netwright top"
         )
-    return Path(folder), None if which == "best" else int(which)
+    return Workspace(where), None if which == "best" else int(which)
 
 
-def trained(folder: Path, study: Study, number: int | None) -> Trial:
+def _trained(place: Workspace, study: Study, number: int | None) -> Trial:
     """Return a trial that has ended, the best one for None; raises `StudyError` for others."""
     trial = study.best if number is None else study.trial(number)
     if trial.state is TrialState.RUNNING:
         raise StudyError(
-            f"a trial must have been trained; trial {trial.number} of {folder} was only proposed; "
-            f"go on with netwright resume {folder}, or take one of netwright top {folder}"
+            f"a trial must have been trained; trial {trial.number} of {place.name} was only "
+            f"proposed; go on with netwright resume {place.name}, or take one of netwright top "
+            f"{place.name}"
         )
     return trial
 
@@ -63,26 +82,24 @@ def trained(folder: Path, study: Study, number: int | None) -> Trial:
 def resolve(what: str, trial: int | None, settings: Sequence[str]) -> Shown:
     """Return what a command line names: a study's trial (its best without one), or a file.
 
-    FOLDER:best and FOLDER:NUMBER name a trial too. A file is shown for data as the paper's, by the
+    STUDY:best and STUDY:NUMBER name a trial too. A file is shown for data as the paper's, by the
     task that searches its kind of space. `settings` may set child.*.
     """
-    place = None if trial is not None else _of_study(what)
-    if place is not None:
-        return _shown(*place, settings)
-    if what in shipped() or not Path(what).is_dir():
+    of = None if trial is not None else _of_study(what)
+    if of is not None:
+        return _shown(*of, settings)
+    if what in shipped() or not _is_study(what):
         if trial is not None:
-            raise UsageError(
-                f"a trial number goes with a study's folder; got {what!r}; leave it out"
-            )
+            raise UsageError(f"a trial number goes with a study; got {what!r}; leave it out")
         space, architecture = load_architecture(what)
         config = config_from_dict(with_settings({"task": task_of(space)}, settings), "--set")
         return config.show(what, space, architecture, None)
-    return _shown(Path(what), trial, settings)
+    return _shown(Workspace(what), trial, settings)
 
 
-def _shown(folder: Path, trial: int | None, settings: Sequence[str]) -> Shown:
-    config, study = Workspace(folder).open()
-    found = trained(folder, study, trial)
+def _shown(place: Workspace, trial: int | None, settings: Sequence[str]) -> Shown:
+    config, study = place.open()
+    found = _trained(place, study, trial)
     changed = config_from_dict(with_settings(config.to_dict(), settings), "--set")
     score = (
         f"validation {config.metric.name} {found.score:.4f}"

@@ -240,7 +240,7 @@ def test_the_trials_of_a_study_where_all_failed_are_told(run: Run, tmp_path: Pat
 def test_a_trial_must_be_there(study: Path, run: Run) -> None:
     line = refused(run("show", study, 3), "from 0 to 2; got 3", f"at {study};")
     assert "sqlite" not in line
-    refused(run("show", "v1", 0), "goes with a study's folder")
+    refused(run("show", "v1", 0), "goes with a study")
 
 
 def test_the_place_to_write_is_checked_before_any_work(

@@ -56,7 +56,7 @@ def test_a_study_begun_otherwise_is_named_by_its_folder(found: str, run: Run) ->
 
 
 CELLS = [
-    (["tiny.toml", "--cell", "found"], ["FOLDER:best", "use found:best"]),
+    (["tiny.toml", "--cell", "found"], ["STUDY:best", "use found:best"]),
     (
         ["tiny.toml", "--cell", "v1"],
         ["'v1' is of a conv space", "use gru, lstm, nascell, "],
