@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +42,7 @@ def _finite(data: Any) -> Any:
 
 def resume_from(study: str) -> None:
     """Name the study that an interrupt should tell how to go on with."""
-    _hints.append(f"go on with: netwright resume {study}")
+    _hints.append(f"go on with: netwright resume {shlex.quote(study)}")
 
 
 def goes_on(kept: str) -> None:

@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from netwright.errors import StudyError
+from netwright.errors import NetwrightError, StudyError, UsageError
 from netwright.tasks import image_network, language_network
 from netwright.tasks.files import DESCRIPTION, Maker, noted, read_network
 from netwright.tasks.results import Network
@@ -29,13 +29,18 @@ def find_network(place: str | Path) -> Path:
     for folder in (Path(place), Path(place) / "network"):
         if (folder / DESCRIPTION).is_file():
             return folder
-    raise _missing(place, place)
+    raise _missing(Path(place), Workspace(place))
 
 
-def _missing(where: str | Path, study: str | Path) -> StudyError:
+def _missing(where: Path, study: Workspace) -> NetwrightError:
+    if study.exists() and not (config := study.config()).trains:
+        return UsageError(
+            f"export and predict need a network that was trained; the children of {study.name}, of "
+            f"task {config.task!r}, are looked up or computed; use netwright top or show"
+        )
     return StudyError(
         f"a trained network must hold {DESCRIPTION}; there is none in {where}; run netwright train "
-        f"{study} first"
+        f"{study.name} first"
     )
 
 
@@ -43,7 +48,7 @@ def _of_url(place: Workspace) -> Path:
     with closing(place.store()) as store:
         trained = [event.payload for event in store.events("train")]
     if not (place.network / DESCRIPTION).is_file():
-        raise _missing(place.network, place.name)
+        raise _missing(place.network, place)
     if noted(place.network, "result") not in json.loads(json.dumps(trained)):
         raise StudyError(
             f"a study's network is one that it trained; {place.network} holds another's, not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import closing
 from typing import Any
@@ -81,8 +82,8 @@ def search_and_say(
         f"{len(done)} trials, {len(failed)} failed{_stopped(stopped)}; best: trial {best.number}, "
         f"validation {config.metric.name} {best.score:.4f}"
     )
-    where = place.name
-    say(f"study: {where}   next: netwright top {where}, tune, train, export; netwright report")
+    others = "show, tune, train, export, report" if config.trains else "show"
+    say(f"study: {place.name}   next: netwright top {shlex.quote(place.name)}, or {others} of it")
 
 
 def status(place: Workspace) -> dict[str, Any]:
@@ -115,13 +116,16 @@ def say_status(place: Workspace, found: dict[str, Any]) -> list[str]:
     ]
     by = found["searched_by"]
     if by is None:
-        return [*lines, f"nobody searches now; go on with: netwright resume {place.name}"]
+        return [
+            *lines,
+            f"nobody searches now; go on with: netwright resume {shlex.quote(place.name)}",
+        ]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(by["since"]))
     who = f"process {by['pid']} on {by['host']} since {since}"
     if not by["alive"]:
         return [
             *lines,
-            f"its search by {who} died; go on with: netwright resume {place.name}",
+            f"its search by {who} died; go on with: netwright resume {shlex.quote(place.name)}",
         ]
     progress = by["progress"]
     lines.append(f"searched by {who}, seen {by['heartbeat']:.0f} s ago")

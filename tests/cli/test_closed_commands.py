@@ -32,10 +32,11 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_table(tmp_path / "t.csv")
 
 
-def _search(run: Run, name: str) -> None:
-    code, _, err = run("search", name, "--study", "s", *STUDIES[name], *SMALL, "--trials", 6)
+def _search(run: Run, name: str) -> str:
+    code, out, err = run("search", name, "--study", "s", *STUDIES[name], *SMALL, "--trials", 6)
     assert code == 0, err
     close_all()
+    return out
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -60,6 +61,11 @@ def test_a_study_is_searched_and_looked_at(name: str, run: Run) -> None:
     assert json.loads(run("status", "s", "--json")[1])["trials"] == 7
 
 
+def test_only_commands_that_work_are_named(run: Run) -> None:
+    last = _search(run, "synthetic-cell").splitlines()[-1]
+    assert last == "study: s   next: netwright top s, or show of it"
+
+
 @pytest.mark.parametrize("name", ["nats", "synthetic-conv"])
 def test_nothing_is_tuned_trained_drawn_or_reported(name: str, run: Run) -> None:
     _search(run, name)
@@ -70,8 +76,8 @@ def test_nothing_is_tuned_trained_drawn_or_reported(name: str, run: Run) -> None
         (["report", "s"], ["a report needs children that are trained"]),
         (["report", "s", "--control", "s"], ["a report needs children that are trained"]),
         (["show", "s", "--svg", "it.svg"], ["leave --svg out"]),
-        (["export", "s"], ["netwright train"]),
-        (["predict", "s", "t.csv"], ["netwright train"]),
+        (["export", "s"], ["of task", "are looked up or computed; use netwright top or show"]),
+        (["predict", "s", "t.csv"], ["are looked up or computed; use netwright top or show"]),
         (["tune", "s", "--set", "tune.top=1"], ["'tune'"]),
     ):
         refused(run(*args), *words)

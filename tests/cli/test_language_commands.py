@@ -131,6 +131,7 @@ def test_search_and_tune_say_it_in_words(mine: Path, run: Run, metric: str) -> N
     assert code == 0
     assert "4 trials, 0 failed; best: trial " in out
     assert f"validation {metric} " in out
+    assert out.endswith(f"next: netwright top {mine}, or show, tune, train, export, report of it\n")
     code, out, err = run("tune", mine)
     assert code == 0
     assert "3 runs = 1 architectures x 3 settings" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -111,11 +112,12 @@ def test_the_place_that_a_search_names_is_found_again(
         ("sqlite:///mine.db", "sqlite:///mine.db"),
         ("sqlite:///deep/study.db", "deep"),
         ("folder", "folder"),
+        ("two words", "two words"),
     ):
         code, out, err = run("search", "synthetic-conv", "--study", where, *SYNTHETIC)
         assert code == 0, err
         line = out.splitlines()[-1]
-        assert line.startswith(f"study: {place}   next: netwright top {place},")
+        assert line.startswith(f"study: {place}   next: netwright top {shlex.quote(place)}, or ")
         assert run("top", place)[0] == 0
         again = refused(run("search", "synthetic-conv", "--study", where, *SYNTHETIC))
         assert f"use netwright resume {place}, " in again
