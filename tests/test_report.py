@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from netwright.children.plan import IMAGE, Plan, compile_plan
+from netwright.config import config_from_dict, task_of
 from netwright.protocols import PolicySnapshot
 from netwright.report import plots, policy, tables
 from netwright.report.drawing import draw_decisions, draw_network
@@ -240,6 +241,16 @@ def test_terminal_table_shows_the_best_and_takes_no_markup() -> None:
         "colour=[red]x[/red]",
     ]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["v1", "nascell"])
+def test_what_is_shown_is_no_markup(name: str) -> None:
+    space, architecture = load_architecture(name)
+    config = config_from_dict({"task": task_of(space)}, "test")
+    buffer = io.StringIO()
+    shown = config.show("[bold]x [/red]", space, architecture, None)
+    Console(file=buffer, width=120, color_system=None).print(shown.table())
+    assert buffer.getvalue().splitlines()[0].rstrip() == "[bold]x [/red]"
 
 
 def test_descriptions_are_short_and_tell_layers() -> None:

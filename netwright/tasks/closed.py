@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 from rich.table import Table
+from rich.text import Text
 
 from netwright.errors import ConfigError, UsageError
 from netwright.evaluators.surrogates import CellSurrogate, ConvSurrogate
@@ -17,7 +18,7 @@ from netwright.rules import Section
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import architecture_to_dict, conv, recurrent
 from netwright.tasks.base import Config, Judge
-from netwright.tasks.results import Shown
+from netwright.tasks.results import Shown, titled
 from netwright.trial import Metric
 
 
@@ -190,9 +191,10 @@ class ShownDecisions(Shown):
 
     def table(self) -> Table:
         """Return the decisions as a table."""
-        table = Table("decision", "value", title=self.title, title_justify="left")
+        table = Table("decision", "value", title=titled(self.title), title_justify="left")
         for name, value in self.architecture.items():
-            table.add_row(name, " ".join(value) if isinstance(value, tuple) else str(value))
+            told = " ".join(value) if isinstance(value, tuple) else str(value)
+            table.add_row(Text(name), Text(told))
         return table
 
     def summary(self) -> str:

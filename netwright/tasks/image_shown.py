@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from netwright.children.plan import IMAGE, Plan
 from netwright.report.drawing import draw_network
 from netwright.spaces import architecture_to_dict
-from netwright.tasks.results import Shown
+from netwright.tasks.results import Shown, titled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class ShownNetwork(Shown):
 
     def table(self) -> Table:
         """Return the layers as a table."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=titled(self.title), title_justify="left")
         for heading in ("layer", "what", "takes", "size", "parameters"):
             table.add_column(heading, justify="right" if heading == "parameters" else "left")
         for i, layer in enumerate(self.plan.layers):
@@ -43,9 +44,8 @@ class ShownNetwork(Shown):
             )
             size = f"{layer.channels} x {layer.size[0]} x {layer.size[1]}"
             last = "  -> classifier" if i in self.plan.outputs else ""
-            table.add_row(
-                layer.label, layer.describe() + last, takes, size, f"{layer.parameters:,}"
-            )
+            row = (layer.label, layer.describe() + last, takes, size, f"{layer.parameters:,}")
+            table.add_row(*map(Text, row))
         head = (self.plan.features + 1) * self.plan.classes
         table.add_row("", "average pooling, linear", "", str(self.plan.classes), f"{head:,}")
         return table

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from netwright.children.language import Core
 from netwright.errors import UsageError
 from netwright.report.cells import draw_cell
 from netwright.spaces import architecture_to_dict
 from netwright.spaces.recurrent import Cell
-from netwright.tasks.results import Shown
+from netwright.tasks.results import Shown, titled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,9 @@ class ShownCell(Shown):
 
     def table(self) -> Table:
         """Return the equations as a table."""
-        table = Table(title=self.title, title_justify="left", show_header=False, box=None)
+        table = Table(title=titled(self.title), title_justify="left", show_header=False, box=None)
         for line in self._equations() or [f"PyTorch's own {self.core}"]:
-            table.add_row(line)
+            table.add_row(Text(line))
         return table
 
     def summary(self) -> str:

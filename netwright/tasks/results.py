@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from netwright.space import Architecture, SearchSpace
@@ -63,6 +64,11 @@ class Network(ABC):
     @abstractmethod
     def say(self, row: Mapping[str, Any]) -> str:
         """Return a row of `predict` as a line."""
+
+
+def titled(text: str) -> Text:
+    """Return a table's title, which may look like markup."""
+    return Text(text, style="table.title")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,6 +219,13 @@ def test_a_drawing_is_written_whole_in_any_locale(tmp_path: Path) -> None:
     assert place.read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 
+def test_a_name_that_looks_like_markup_is_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "it.toml").write_text('name = "[bold]x"\ntask = "synthetic"\n[data]\nlayers = 2\n')
+    args = ("--study", tmp_path / "s", "--set", "controller.name=random", "--trials", 2)
+    assert run("search", tmp_path / "it.toml", *args)[0] == 0
+    assert run("show", tmp_path / "s")[1].startswith("[bold]x: trial ")
+
+
 def test_what_has_no_drawing_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, err = run("show", "lstm", "--svg", tmp_path / "lstm.svg")
     assert code == 2
