@@ -162,7 +162,7 @@ def top(
         print_json({"top": [row_of(t) for t in best], "failed": failed, "stopped": stopped})
         return
     if best:
-        out.print(top_table(best, n))
+        out.print(top_table(best, n, out.width if out.is_terminal else None))
         return
     done = opened.trials
     why = f"all {len(done)} failed; the last one: {done[-1].failure}" if done else "none has ended"

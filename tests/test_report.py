@@ -243,6 +243,21 @@ def test_terminal_table_shows_the_best_and_takes_no_markup() -> None:
     assert len(lines) == 2
 
 
+def test_a_table_for_a_file_cuts_nothing_and_one_for_a_terminal_no_number() -> None:
+    _, architecture = load_architecture("v1")
+    whole = tables.describe(architecture, 10**6)
+    assert len(whole) > 80
+    for width in (1, 40, 60, 120, None):
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=width or 80, color_system=None, soft_wrap=True)
+        console.print(tables.top_table([trial(1, 0.5, architecture=architecture)], 1, width))
+        head, line = buffer.getvalue().splitlines()
+        assert head.split() == [*tables.HEAD]
+        assert line.split()[:6] == ["1", "0.5000", "0.1250", "1,234", "10.0", "s"]
+        least = len(head.rstrip())  # the architecture's heading is kept whole
+        assert len(line) <= max(width, least) if width else line.endswith(f"  {whole}")
+
+
 @pytest.mark.parametrize("name", ["v1", "nascell"])
 def test_what_is_shown_is_no_markup(name: str) -> None:
     space, architecture = load_architecture(name)

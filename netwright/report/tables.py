@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,8 @@ from netwright.trial import Metric, Trial, TrialState
 ACCURACY = Metric()
 HEAD = ("trial", "score", "reward", "parameters", "cost", "architecture")
 NUMERIC = (0, 1, 2, 3, 4)
+GAP = 2  # columns between those of the terminal's table
+UNCUT = 10**6
 ACTIVATIONS = {"identity": "i", "tanh": "t", "sigmoid": "σ", "relu": "r", "sin": "s"}
 SIGNS = {"add": "+", "elem_mult": "×", "max": "∨"}
 CELL_LEGEND = (
@@ -136,14 +139,25 @@ def html_rows(trials: Sequence[Trial], length: int = 72) -> list[tuple[str, ...]
     return rows
 
 
-def top_table(trials: Sequence[Trial], n: int = 10) -> Table:
-    """Return the table of `top_rows` for the terminal; only architectures are cut to fit."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(HEAD):
-        numeric = i in NUMERIC
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
-    for row in html_rows(top_rows(trials, n)):
-        shown.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+def top_table(trials: Sequence[Trial], n: int = 10, width: int | None = None) -> Table:
+    """Return the table of `top_rows` for a terminal of `width` columns, or for a file.
+
+    Only architectures are cut to fit, to the width of their heading at least; in a file nothing is.
+    """
+    best = top_rows(trials, n)
+    numbers = [HEAD[:-1], *(row[:-1] for row in html_rows(best))]
+    widths = [max(map(cell_len, column)) for column in zip(*numbers, strict=True)]
+    room = UNCUT if width is None else width - sum(widths) - GAP * len(widths)
+    room = max(room, cell_len(HEAD[-1]))
+    told = [describe(trial.architecture, room) for trial in best]
+    widths.append(min(room, max(map(cell_len, [HEAD[-1], *told]))))
+    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    shown.width = sum(widths) + GAP * len(numbers[0])
+    for name, taken in zip(HEAD, widths, strict=True):
+        side: Literal["left", "right"] = "left" if name == HEAD[-1] else "right"
+        shown.add_column(Text(name), justify=side, width=taken, no_wrap=True)
+    for row, architecture in zip(numbers[1:], told, strict=True):
+        shown.add_row(*map(Text, row), Text(architecture, no_wrap=True, overflow="ellipsis"))
     return shown
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from sklearn.datasets import load_digits
 
+from netwright import cli
 from netwright.console import print_json
 from netwright.network import load_network
 from netwright.tasks.image_network import ImageNetwork
@@ -79,23 +81,33 @@ def test_top_orders_by_score_and_says_why_others_failed(road: Road, run: Run) ->
     assert len(json.loads(run("top", road.folder, "-n", 1, "--json")[1])["top"]) == 1
 
 
-def test_top_prints_scores_whole_in_80_columns(
-    road: Road, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("width", [10, 40, 80, None])
+def test_top_prints_numbers_whole(
+    width: int | None, road: Road, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    """Also where the terminal is narrower than they are; None is a pipe, where nothing is cut."""
+    monkeypatch.setenv("COLUMNS", "40")
     best = json.loads(run("top", road.folder, "--json")[1])["top"]
+    if width is not None:
+        terminal = {"force_terminal": True, "color_system": None, "highlight": False}
+        console = Console(width=width, soft_wrap=True, **terminal)  # type: ignore[arg-type]
+        monkeypatch.setattr(cli, "out", console)
     code, out, _ = run("top", road.folder)
     lines = out.splitlines()
     assert code == 0
     assert len(lines) == 1 + len(best)
     assert lines[0].split() == ["trial", "score", "reward", "parameters", "cost", "architecture"]
     for row, line in zip(best, lines[1:], strict=True):
-        assert len(line) <= 80
         cells = line.split()
         assert cells[:2] == [str(row["trial"]), f"{row['score']:.4f}"]
         assert cells[2] == f"{row['reward']:.4f}"
         assert cells[3] == f"{row['parameters']:,}"
         assert "2 layers" in line
+        if width == 80:
+            assert len(line) <= 80
+        if width is None:
+            assert line.count("x") == 2  # of both layers' filters
+            assert "…" not in line
 
 
 def test_show_knows_the_papers_network(run: Run) -> None:
