@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from netwright import exporting
 from netwright.children.conv import build
@@ -24,7 +25,12 @@ from netwright.evaluators.image import FinalResult
 from netwright.exporting import export_network, find_inputs
 from netwright.network import load_network
 from netwright.space import Architecture, SearchSpace
-from netwright.tasks.image_network import Classifier, FinishedClassifier, ImageNetwork
+from netwright.tasks.image_network import (
+    Classifier,
+    FinishedClassifier,
+    ImageNetwork,
+    read_image,
+)
 from netwright.workspace import Workspace
 from tests.strategies import CONV_SPACES, conv_architectures
 
@@ -124,16 +130,51 @@ import network
 images = torch.load("images.pt", weights_only=True)
 plain = network.load("out/weights.safetensors")(images)
 program = torch.export.load("out/network.pt2").module()(images[:4])
-(onnx,) = onnxruntime.InferenceSession("out/network.onnx").run(None, {"images": images.numpy()})
+session = onnxruntime.InferenceSession("out/network.onnx")
+onnx = [session.run(None, {"images": images[:n].numpy()})[0] for n in (6, 1, 5)]
 assert not any(name.startswith("netwright") for name in sys.modules)
-torch.save([plain.detach(), program.detach(), torch.from_numpy(onnx)], "logits.pt")
+torch.save([plain.detach(), program.detach(), *map(torch.from_numpy, onnx)], "logits.pt")
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     expected = _expected(finished, images)
-    plain, program, onnx = torch.load(tmp_path / "logits.pt", weights_only=True)
+    plain, program, *onnx = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert torch.allclose(plain, expected, atol=1e-4)
     assert torch.allclose(program, expected[:4], atol=1e-4)
-    assert torch.allclose(onnx, expected, atol=1e-4)
+    for n, logits in zip((6, 1, 5), onnx, strict=True):
+        assert logits.shape == (n, 4)
+        assert torch.allclose(logits, expected[:n], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_another_size_and_kind_are_brought_to_the_network_s(
+    channels: int, tmp_path: Path
+) -> None:
+    """Of one colour they stay so in any size: red is 0.299 * 255 = 76 in grey (ITU-R 601)."""
+    space = CONV_SPACES["types"]
+    finished = _finished(space, space.sample(random.Random(11)), (channels, 6, 9))
+    finished.save(tmp_path / "network")
+    network = load_network(tmp_path / "network")
+    grey, red = (100, 100, 100), (255, 0, 0)
+    for size in ((9, 6), (31, 14), (5, 4)):  # width, height: the network's own, larger, smaller
+        Image.new("L", size, 100).save(tmp_path / "grey.png")
+        Image.new("RGB", size, red).save(tmp_path / "red.png")
+        for name, colour in (("grey", grey), ("red", red if channels == 3 else (76,))):
+            pixels = torch.tensor(colour[:channels]).view(1, -1, 1, 1).expand(1, -1, 6, 9) / 255
+            probabilities = _expected(finished, pixels).softmax(1)[0]
+            (row,) = network.predict(tmp_path / f"{name}.png")
+            assert row["class"] == finished.result.classes[int(probabilities.argmax())]
+            assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-5)
+
+
+def test_a_picture_keeps_its_sides_when_it_is_resized(tmp_path: Path) -> None:
+    """Its left half is white: so are 4 of 8 columns, the next to the middle but for blending."""
+    picture = Image.new("L", (80, 18), 0)
+    picture.paste(255, (0, 0, 40, 18))
+    picture.save(tmp_path / "wide.png")
+    pixels = read_image(tmp_path / "wide.png", (1, 6, 8))
+    assert pixels.shape == (1, 1, 6, 8)
+    assert torch.equal(pixels[..., :3], torch.ones(1, 1, 6, 3))
+    assert torch.equal(pixels[..., 5:], torch.zeros(1, 1, 6, 3))
 
 
 def test_a_form_that_differs_is_not_written_nor_is_another(

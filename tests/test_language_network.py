@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 from torch import Tensor
 
 from netwright.children.cell_source import language_source
@@ -139,9 +140,17 @@ def test_every_form_is_written_and_checked(name: str, child: str, tmp_path: Path
         assert "equal to torch within" in lines[form]
     network = load_network(tmp_path / "out")
     program = torch.export.load(tmp_path / "out" / "network.pt2").module()
+    session = InferenceSession(tmp_path / "out" / "network.onnx")
+
+    def onnx(*inputs: Tensor) -> list[Tensor]:
+        fed = {name: x.numpy() for name, x in zip(network.inputs, inputs, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(list(network.outputs), fed)]
+
     for n in (1, 5):
         inputs = tuple(tensor[:n] for tensor in network.example_inputs())
+        assert inputs[0].shape[0] == n != network.example_inputs()[0].shape[0]
         assert _same(program, network.module, inputs)
+        assert _same(onnx, network.module, inputs)
 
 
 def test_the_written_python_runs_without_netwright(tmp_path: Path) -> None:
