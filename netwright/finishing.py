@@ -168,7 +168,7 @@ def check_best(config: Config, study: Study, target: Path) -> None:
         raise _another(target)
     trial, point, _, _ = _winner(study)
     _check_target(target, _name_of(config, study, trial, point))
-    config.check_final(study.space, trial.architecture)
+    config.check_final(study.space, trial.architecture, study.evaluator)
 
 
 def place_for(target: Path, training: str) -> Path:

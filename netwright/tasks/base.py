@@ -341,8 +341,13 @@ class Config(ABC):
     def final_epochs(self) -> int:
         """How often `train_final` calls `on_epoch`."""
 
-    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
-        """Raise a `UsageError` where `train_final` could not go on; writes nothing."""
+    def check_final(
+        self, space: SearchSpace, architecture: Architecture, evaluator: Any = None
+    ) -> None:
+        """Raise a `UsageError` where `train_final` could not go on; writes nothing.
+
+        evaluator: perhaps of other settings; where not, what it has read is not read again.
+        """
         if space.kind != self.kind:
             raise ArchitectureError(
                 f"an architecture for {self.task} must be of a {self.kind} space; got one of kind "

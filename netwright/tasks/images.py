@@ -214,9 +214,14 @@ class ImageConfig(Config):
         """The epochs of the final training."""
         return self.final.epochs or self.training.epochs
 
-    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
+    def check_final(
+        self, space: SearchSpace, architecture: Architecture, evaluator: Any = None
+    ) -> None:
         """Read the data and compile the architecture for them."""
-        data = self.make_evaluator(space).data
+        own = self.make_evaluator(space)
+        if evaluator and (evaluator.settings, evaluator.seed) == (own.settings, own.seed):
+            own = evaluator
+        data = own.data
         Preprocess(data.shape, self.data.whiten, self.data.upsample)
         compile_plan(space, architecture, data.shape, len(data.classes), self.child)
 

@@ -220,11 +220,14 @@ class LanguageConfig(Config):
         """The epochs of the final training."""
         return self.final.epochs or self.training.epochs
 
-    def check_final(self, space: SearchSpace, architecture: Architecture) -> None:
+    def check_final(
+        self, space: SearchSpace, architecture: Architecture, evaluator: Any = None
+    ) -> None:
         """Read the text and solve the width for the final size."""
         if space.kind not in self.trains:
             super().check_final(space, architecture)
-        data = self.make_evaluator(space).data
+        own = self.make_evaluator(space)
+        data = (evaluator if evaluator and evaluator.settings == own.settings else own).data
         self._check_length(len(data.train))
         solve_width(core_of(space, architecture), len(data.vocabulary), self._final_child)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -50,6 +51,41 @@ def test_a_study_trained_otherwise_goes_to_another_folder(
     other = tmp_path / "other"
     assert run("train", found, *sets(*settings), "--out", other)[0] == 0
     assert (other / "network.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("reader", "setting"),
+    [
+        ("netwright.evaluators.image.load_search_data", "data.test_limit=100"),
+        ("netwright.evaluators.language.load_search_text", "data.column=other"),
+    ],
+)
+def test_train_reads_a_search_s_data_once_and_other_settings_anew(
+    reader: str,
+    setting: str,
+    config: Path,
+    study: Path,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "language" in reader:
+        study = tmp_path / "found"
+        assert run("search", config, "--study", study, "--trials", 2)[0] == 0
+    read: list[object] = []
+    module, name = reader.rsplit(".", 1)
+    load = getattr(importlib.import_module(module), name)
+
+    def reading(settings: object, *more: object) -> object:
+        read.append(settings)
+        return load(settings, *more)
+
+    monkeypatch.setattr(reader, reading)
+    assert run("train", study)[0] == 0
+    assert len(read) == 1
+    assert run("train", study, *sets(setting), "--out", tmp_path / "other")[0] == 0
+    assert len(read) == 3
+    assert read[0] == read[1] != read[2]
 
 
 def test_a_study_does_not_take_the_folder_of_another_training(
