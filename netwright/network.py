@@ -44,12 +44,16 @@ def _missing(where: Path, study: Workspace) -> NetwrightError:
     )
 
 
+def _text(data: object) -> str:
+    return json.dumps(data, sort_keys=True)  # in which one nan equals another
+
+
 def _of_url(place: Workspace) -> Path:
     with closing(place.store()) as store:
-        trained = [event.payload for event in store.events("train")]
+        trained = [_text(event.payload) for event in store.events("train")]
     if not (place.network / DESCRIPTION).is_file():
         raise _missing(place.network, place)
-    if noted(place.network, "result") not in json.loads(json.dumps(trained)):
+    if _text(noted(place.network, "result")) not in trained:
         raise StudyError(
             f"a study's network is one that it trained; {place.network} holds another's, not "
             f"that of {place.name}; name the folder that its netwright train wrote (--out)"
