@@ -147,12 +147,13 @@ def top_table(trials: Sequence[Trial], n: int = 10, width: int | None = None) ->
     best = top_rows(trials, n)
     numbers = [HEAD[:-1], *(row[:-1] for row in html_rows(best))]
     widths = [max(map(cell_len, column)) for column in zip(*numbers, strict=True)]
+    least = cell_len(HEAD[-1])
     room = UNCUT if width is None else width - sum(widths) - GAP * len(widths)
-    room = max(room, cell_len(HEAD[-1]))
+    gap, room = (GAP, room) if room >= least else (1, least)
     told = [describe(trial.architecture, room) for trial in best]
     widths.append(min(room, max(map(cell_len, [HEAD[-1], *told]))))
-    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    shown.width = sum(widths) + GAP * len(numbers[0])
+    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    shown.width = sum(widths) + gap * len(numbers[0])
     for name, taken in zip(HEAD, widths, strict=True):
         side: Literal["left", "right"] = "left" if name == HEAD[-1] else "right"
         shown.add_column(Text(name), justify=side, width=taken, no_wrap=True)
