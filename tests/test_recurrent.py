@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
-from netwright.children import cell_code, compiled, products, recurrent, small, steps, tiles
+from netwright.children import cell_code, products, recurrent, small, steps, tiles
 from netwright.children.openmp import openmp
 from netwright.children.small import small_layer
 from netwright.children.steps import fast_layer, plain_layer, plain_step, run_layer
@@ -221,7 +221,7 @@ def test_threads_change_no_bit() -> None:
         assert torch.equal(a, b)
 
 
-in_tiles = pytest.mark.skipif(not compiled.has_tiles(), reason="a processor without tiles")
+in_tiles = pytest.mark.skipif(not tiles.fit((16,)), reason="a processor without AVX512-BF16")
 BF16 = torch.bfloat16
 SMOOTH = replace(  # without steps in its gradient, over which rounding would take single units
     PUBLISHED, nodes=tuple((c, "tanh" if f == "relu" else f) for c, f in PUBLISHED.nodes)

@@ -1,4 +1,4 @@
-"""Products of bfloat16 in the processor's tiles (AMX), in machine code of one size.
+"""Products of bfloat16 in the processor's tiles (AMX) or vectors, in machine code of one size.
 
 A tile is 16 rows of 64 bytes: 16 x 32 numbers of bfloat16, or sums of 16 x 16 in float32. Weights
 are laid out in tiles whose rows hold two of theirs, number by number by turns.
@@ -6,12 +6,13 @@ are laid out in tiles whose rows hold two of theirs, number by number by turns.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 from torch import Tensor
 
 from netwright.children.aligned import TILE, whole
@@ -19,12 +20,19 @@ from netwright.children.compiled import has_tiles
 from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
 from netwright.children.tiled.amx import ROWS, SIZE, tile
 
+TALL, PAIRS = 8, 4  # rows of sums in vectors, and pairs of numbers, that are written out at once
 _BYTE = ir.IntType(8)
 
 
 def fit(batch_sizes: Sequence[int]) -> bool:
-    """Say whether the products of a layer of bfloat16 can be made in tiles."""
-    return min(batch_sizes) >= ROWS and has_tiles()
+    """Say whether the products of a layer of bfloat16 can be made in tiles, or as they would be."""
+    return min(batch_sizes) >= ROWS and (has_tiles() or has_vectors())
+
+
+@functools.cache
+def has_vectors() -> bool:
+    """Say whether the processor multiplies vectors of bfloat16."""
+    return bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 class Places(NamedTuple):
@@ -47,7 +55,9 @@ class Tiles:
         return self._w.builder.inttoptr(address, _BYTE.as_pointer())
 
     def begin(self) -> None:
-        """Make eight tiles of this thread's; `end` must follow."""
+        """Make eight tiles of this thread's, where it has them; `end` must follow."""
+        if not has_tiles():
+            return
         module, name = self._w.function.module, "tiles"
         held = module.globals.get(name)
         if held is None:
@@ -60,7 +70,8 @@ class Tiles:
 
     def end(self) -> None:
         """Leave no tiles."""
-        self._call("tilerelease", [])
+        if has_tiles():
+            self._call("tilerelease", [])
 
     def clear(self, tile: int) -> None:
         """Fill a tile with zeros."""
@@ -86,6 +97,12 @@ def _sums(
 
     start: of each, its first tiles' addresses; a's and b's go on for `deep` tiles of the sum.
     """
+    if not has_tiles():
+        for left, to in zip(start[0], start[2], strict=True):
+            for first in range(0, ROWS, TALL):
+                here = w.add(left, first * a.row), start[1], [w.add(x, first * out.row) for x in to]
+                _in_vectors(w, (deep, ROWS), (a, b, out), here, more)
+        return
     tiles = Tiles(w)
     of_a, of_b, of_out = start
     high, wide = len(of_a), len(of_b)
@@ -115,6 +132,61 @@ def _sums(
         tiles.write(tile, place, out.row)
 
 
+def _in_vectors(
+    w: Writer, deep: tuple[Any, int], places: tuple[Places, ...], start: Any, more: Any = None
+) -> None:
+    """Write what `_sums` does for `TALL` rows of the left.
+
+    start: addresses of the left, of one or two vectors of the right, and of their sums. deep: how
+    many tiles of the left, and pairs of numbers in each.
+    """
+    (a, b, out), (left, right, to), (tiles, many) = places, start, deep
+    each = [(r, j) for r in range(TALL) for j in range(len(right))]
+    zero = w.constant(0.0).value
+    held = [zero] * len(each)
+    if more is not None:
+        found = [w.raw(w.add(to[j], r * out.row), FLOAT) for r, j in each]
+        held = [w.builder.select(more, value, zero) for value in found]
+    words = ir.VectorType(ir.IntType(32), ROWS)
+
+    def term(k: Any, *totals: Any) -> list[Any]:
+        at = w.add(left, w.times(k, a.step))
+        columns = [w.add(place, w.times(k, b.step)) for place in right]
+
+        def pairs(p: Any, *inner: Any) -> list[Any]:
+            sums = list(inner)
+            for q in range(PAIRS):
+                pair = w.add(w.times(p, PAIRS), q)
+                lines = [w.add(place, w.times(pair, b.row)) for place in columns]
+                vectors = [
+                    w.builder.load(w.builder.inttoptr(line, words.as_pointer()), align=4)
+                    for line in lines
+                ]
+                for r in range(TALL):
+                    place = w.add(at, r * a.row, w.times(pair, 4))
+                    place = w.builder.inttoptr(place, words.element.as_pointer())
+                    factor = w.spread(w.builder.load(place))
+                    for j, vector in enumerate(vectors):
+                        i = r * len(vectors) + j
+                        sums[i] = _added(w, sums[i], vector, factor)
+            return sums
+
+        return w.loop(0, -(-many // PAIRS), pairs, totals)
+
+    for (r, j), total in zip(each, w.loop(0, tiles, term, held), strict=True):
+        w.write(w.lanes_of(total), w.add(to[j], r * out.row), FLOAT)
+
+
+def _added(w: Writer, total: Any, a: Any, b: Any) -> Any:
+    """Return sums with the products of pairs of bfloat16 added."""
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    function = w.function.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(total.type, [total.type, a.type, b.type])
+        function = ir.Function(w.function.module, kind, name)
+    return w.builder.call(function, [total, a, b])
+
+
 def _by_two(w: Writer, first: Any, last: Any, body: Callable[[Any, int], None]) -> None:
     """Write `body(k, how many)` for all from `first` below `last`, two at a time."""
     twos = w.builder.sdiv(w.builder.sub(w.word(last), w.word(first)), WORD(2))
@@ -133,14 +205,15 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
     w = Writer(function, FLOAT)
     deep = whole(length) // TILE
     a, weight, out, rows, count = function.args
-    latest = w.builder.sub(rows, WORD(ROWS))
+    tall, high = (ROWS, 2) if has_tiles() else (TALL, 1)
+    latest = w.builder.sub(rows, WORD(tall))
     of_a, of_b = Places(deep * BYTES, BYTES), Places(BYTES, SIZE)
     of_out = Places(across * 4)
 
-    def pair(k: Any) -> None:
+    def some(k: Any) -> None:
         starts = []
-        for i in range(2):
-            start = w.add(w.times(k, 2 * ROWS), i * ROWS)
+        for i in range(high):
+            start = w.add(w.times(k, high * tall), i * tall)
             starts.append(w.builder.select(w.less(latest, start), latest, start))
 
         def columns(first: Any, wide: int) -> None:
@@ -154,11 +227,15 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
                 ]
                 for start in starts
             ]
-            _sums(w, deep, of_a, of_b, of_out, (left, right, to))
+            if has_tiles():
+                _sums(w, deep, of_a, of_b, of_out, (left, right, to))
+            else:  # tiles lie one behind the other
+                pairs = -(-length // 2)
+                _in_vectors(w, (1, pairs), (of_a, of_b, of_out), (left[0], right, to[0]))
 
         _by_two(w, 0, count, columns)
 
-    w.loop(0, w.builder.sdiv(w.add(rows, 2 * ROWS - 1), WORD(2 * ROWS)), pair)
+    w.loop(0, w.builder.sdiv(w.add(rows, high * tall - 1), WORD(high * tall)), some)
     w.builder.ret_void()
 
 
