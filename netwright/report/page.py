@@ -10,10 +10,11 @@ from typing import Any
 
 from netwright.children.plan import Plan
 from netwright.protocols import Event, PolicySnapshot
-from netwright.report import plots, policy, tables
+from netwright.report import plots, tables
 from netwright.report.cells import draw_cell
 from netwright.report.drawing import draw_decisions, draw_network
 from netwright.report.html import details, duration, escape, figure, number, table
+from netwright.report.learned import learned_section
 from netwright.report.record import (
     configuration,
     finish_section,
@@ -39,7 +40,7 @@ class ReportData:
     header: of the journal: "seed", "config" (nested), "versions" (name to version), "created"
         (seconds since the epoch), and where they are known "command", "status" and "folder" (the
         study's folder, for the commands).
-    snapshots: (trials told, what the policy would draw then), in that order.
+    snapshots: (trials told, what the controller would draw then), in that order.
     plans: networks or cells by trial number; empty for spaces that are neither.
     control: trials of `control_name` on the same space, evaluator and budget.
     final: the record of the final training, empty before it.
@@ -65,7 +66,7 @@ def render(data: ReportData) -> str:
         _head(data),
         _rewards(data),
         _control(data) if data.control else "",
-        _policy(data),
+        learned_section(data.space, data.snapshots, _controller(data)),
         _best(data),
         _failures(data),
         finish_section(data.final),
@@ -254,33 +255,10 @@ def _control(data: ReportData) -> str:
     )
 
 
-def _policy(data: ReportData) -> str:
-    if not data.snapshots:
-        return _section(
-            "What the controller learned", _paragraph("There is no record of the policy.", "note")
-        )
-    charts = policy.options(data.space, data.snapshots)
-    many = policy.many_options(data.space, data.snapshots)
-    heat = policy.connections(data.space, data.snapshots)
-    return _section(
-        "What the controller learned",
-        "<h3>Entropy</h3>",
-        figure(plots.entropy(data.snapshots), "The lower, the surer the policy of its choices."),
-        "<h3>Options</h3>" if charts or many else "",
-        *(
-            figure(
-                chart,
-                "Each box stacks the probabilities of the options; the more of a colour, the more "
-                "often the option is drawn."
-                if k == len(charts) - 1
-                else "",
-            )
-            for k, chart in enumerate(charts)
-        ),
-        figure(many, "A row is an option: the darker, the more often it is drawn.") if many else "",
-        "<h3>Connections</h3>" if heat else "",
-        figure(heat, "How likely each layer is to take each earlier one.") if heat else "",
-    )
+def _controller(data: ReportData) -> Mapping[str, Any]:
+    config = data.header.get("config")
+    found = config.get("controller") if isinstance(config, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _best(data: ReportData) -> str:

@@ -54,9 +54,10 @@ def option_colours(options: Sequence[Option]) -> list[str]:
     return [WORDS[k % len(WORDS)] for k in range(len(options))]
 
 
-def options(space: SearchSpace, snapshots: Snapshots) -> list[str]:
+def options(space: SearchSpace, snapshots: Snapshots, what: str = "Probability") -> list[str]:
     """Return charts of the probability of each option over the trials told, stacked.
 
+    what: what the numbers are, for the charts' names; "Probability" or "Share".
     Rows are kinds of decisions, columns layers, 20 layers a chart. Decisions that no snapshot
     speaks of are left out, and those of `many_options`; [] where that leaves none.
     """
@@ -73,7 +74,7 @@ def options(space: SearchSpace, snapshots: Snapshots) -> list[str]:
         }
         columns = [c for c in columns if any(c in cells for cells in rows.values())]
         if rows:
-            charts.append(_chart(rows, columns, snapshots, f"options{_letters(start)}"))
+            charts.append(_chart(rows, columns, snapshots, f"options{_letters(start)}", what))
     return charts
 
 
@@ -86,6 +87,7 @@ def _chart(
     columns: Sequence[str],
     snapshots: Snapshots,
     name: str,
+    what: str,
 ) -> str:
     label, cell_width = 96.0, 110.0
     legend = max(_key_width(values) for _, values in rows)
@@ -121,7 +123,7 @@ def _chart(
         _key(axes, values, colours, label + cell * len(columns) + 12, top + 3, high - 7)
     ends = f"{snapshots[0][0]:,} to {snapshots[-1][0]:,} trials told, left to right in each box"
     _write(axes, label, high * len(rows) + 34, ends, 11, MUTED)
-    return to_svg(figure, name, "Probability of each option over trials, by kind and layer")
+    return to_svg(figure, name, f"{what} of each option over trials, by kind and layer")
 
 
 def _write(
@@ -209,7 +211,7 @@ def _many(options: Sequence[Option], row: Mapping[str, Choice]) -> bool:
     return len(options) > MOST_STACKED and len(row) <= FEW_CELLS
 
 
-def many_options(space: SearchSpace, snapshots: Snapshots) -> str:
+def many_options(space: SearchSpace, snapshots: Snapshots, what: str = "Probability") -> str:
     """Return heat maps, options over trials told, of decisions with too many options to stack.
 
     "" where there are none, or no snapshot speaks of them.
@@ -246,7 +248,7 @@ def many_options(space: SearchSpace, snapshots: Snapshots) -> str:
     bar = figure.colorbar(shades, ax=places, shrink=0.8, aspect=24)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
-    return to_svg(figure, "many", "Probability of each of many options over trials")
+    return to_svg(figure, "many", f"{what} of each of many options over trials")
 
 
 def _bands(
@@ -309,7 +311,7 @@ def connection_matrix(
     return anchors, matrix
 
 
-def connections(space: SearchSpace, snapshots: Snapshots) -> str:
+def connections(space: SearchSpace, snapshots: Snapshots, what: str = "Probability") -> str:
     """Return heat maps: which layer feeds which at first, at last, and the change between.
 
     "" where no snapshot speaks of connections.
@@ -323,7 +325,7 @@ def connections(space: SearchSpace, snapshots: Snapshots) -> str:
         figure = new_figure(460, 400)
         axes = figure.add_subplot()
         _heat(figure, axes, anchors, last, ramp, (0, 1), f"after {told[0][0]:,} trials")
-        return to_svg(figure, "connections", "Probability that each layer takes each earlier one")
+        return to_svg(figure, "connections", f"{what} in which each layer takes each earlier one")
     _, first = connection_matrix(space, list(told[0][1].connections.items()))
     change = [[b - a for a, b in zip(x, y, strict=True)] for x, y in zip(first, last, strict=True)]
     figure = new_figure(1040, 330)
@@ -341,7 +343,7 @@ def connections(space: SearchSpace, snapshots: Snapshots) -> str:
         "change (blue: more)",
     )
     return to_svg(
-        figure, "connections", "Probability that each layer takes each earlier one, first and last"
+        figure, "connections", f"{what} in which each layer takes each earlier one, first and last"
     )
 
 
