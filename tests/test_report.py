@@ -211,6 +211,19 @@ def test_summary_by_hand() -> None:
     assert total["cost"] == 30.0
 
 
+def test_failed_and_stopped_children_cost_what_they_took() -> None:
+    trials = [
+        trial(0, 0.5, "a"),  # 10 s
+        trial(1, None, started=100.0, finished=107.5),
+        trial(2, 0.3, "b", state=TrialState.STOPPED),  # 10 s
+        trial(3, 0.5, "a", duplicate_of=0),
+        trial(4, None),  # nobody knows how long
+        trial(5, None, started=9.0, finished=8.0),  # a clock that was set back
+        trial(6, None, state=TrialState.RUNNING, started=5.0),
+    ]
+    assert tables.summary(trials)["cost"] == 27.5
+
+
 def test_failures_are_counted_by_reason() -> None:
     trials = [
         trial(0, None, failure="slow"),

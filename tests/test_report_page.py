@@ -185,7 +185,7 @@ def test_headline_cards() -> None:
     assert re.search(r"best validation accuracy</dt><dd>0\.5700<span[^>]*>trial 7<", text)
     assert re.search(r"trials completed</dt><dd>8<span[^>]*>2 failed, 0 duplicates<", text)
     assert "test data opened</dt><dd>1 time<" in text
-    assert "training of children</dt><dd>16.0 s" in text
+    assert 'training of children</dt><dd>16.0 s<span class="small">failed ones too<' in text
     assert text.count("<dt>test accuracy</dt><dd>0.6250") == 2
     plan = full().plans[7]
     assert isinstance(plan, Plan)

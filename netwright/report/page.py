@@ -137,7 +137,7 @@ def _head(data: ReportData) -> str:
             counts + (f", {running} running" if running else ""),
         ),
         _card("parameters (best)", _parameters(data, best)),
-        _card("training of children", duration(total["cost"]), "duplicates cost nothing"),
+        _card("training of children", duration(total["cost"]), _costing(total)),
         _card("test data opened", f"{opened} time{'' if opened == 1 else 's'}"),
     ]
     about = (
@@ -149,6 +149,12 @@ def _head(data: ReportData) -> str:
         + _paragraph(f"{about} Status: {status}." if status else about, "note")
         + f'<dl class="cards">{"".join(cards)}</dl>\n</header>'
     )
+
+
+def _costing(total: Mapping[str, Any]) -> str:
+    kinds = [kind for kind in ("stopped", "failed") if total[kind]]
+    free = ["duplicates cost nothing"] if total["duplicates"] else []
+    return "; ".join(([f"{' and '.join(kinds)} ones too"] if kinds else []) + free)
 
 
 def _any_number(value: object) -> str:

@@ -175,7 +175,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
 
     best (of the highest reward), mean_top_5 (of the five highest, each architecture once), mean,
     mean_last_quarter: scores, None without a completed trial.
-    trials, completed, stopped, failed, duplicates: counts. cost: seconds of training.
+    trials, completed, stopped, failed, duplicates: counts. cost: `child_seconds`.
     """
     done = scored(trials)
     scores = [t.score or 0.0 for t in sorted(done, key=lambda t: t.number)]
@@ -199,9 +199,16 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def child_seconds(trials: Sequence[Trial]) -> float:
-    """Return the seconds of training spent; a duplicate cost nothing."""
-    return sum(
-        trial.evaluation.cost
-        for trial in trials
-        if trial.evaluation is not None and trial.duplicate_of is None
-    )
+    """Return the seconds that the children took, failed and stopped ones too.
+
+    Of a failed one they are those between its start and its end; a duplicate cost nothing.
+    """
+    return sum(_seconds(trial) for trial in trials if trial.duplicate_of is None)
+
+
+def _seconds(trial: Trial) -> float:
+    if trial.evaluation is not None:
+        return trial.evaluation.cost
+    if trial.state is not TrialState.FAILED or trial.finished is None:
+        return 0.0
+    return max(0.0, trial.finished - trial.started)
