@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ from netwright.protocols import Event, PolicySnapshot
 from netwright.report.page import ReportData, render, verdict, write_report
 from netwright.report.record import moment, toml_text
 from netwright.report.tables import summary, top_rows
-from netwright.space import Choice, SearchSpace
+from netwright.space import Choice, SearchSpace, Value
 from netwright.spaces import conv
 from netwright.trial import Evaluation, Trial, TrialState
 
@@ -321,3 +321,23 @@ def test_write_report_replaces_whole_and_leaves_nothing_else(
 
 def test_the_same_data_gives_the_same_page() -> None:
     assert render(full()) == full_page()
+
+
+def test_an_architecture_that_was_trained_twice_stands_once_with_its_best() -> None:
+    def swapped(space: SearchSpace, values: Mapping[str, Value]) -> dict[str, Value]:
+        return dict(zip(values, sorted(values.values(), key=str), strict=True))
+
+    space = SearchSpace("pair", [Choice("a", (1, 2)), Choice("b", (1, 2))], canonical=swapped)
+    done = [
+        replace(trial, architecture=space.architecture(dict(zip("ab", values, strict=True))))
+        for trial, values in zip(
+            trials(4, space=space), [(1, 1), (1, 2), (2, 1), (2, 2)], strict=True
+        )
+    ]
+    assert [t.number for t in top_rows(done, 4, space)] == [3, 2, 0]
+    config = {"study": {"retrain_duplicates": True}}
+    text = render(report(done, space=space, header={"config": config}))
+    assert (
+        "The best 3, each architecture once; the best of several trainings: trial 2 of 2<" in text
+    )
+    assert summary(done, space)["mean_top_5"] == pytest.approx((0.53 + 0.52 + 0.5) / 3)

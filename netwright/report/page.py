@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -66,7 +67,7 @@ def render(data: ReportData) -> str:
         _head(data),
         _rewards(data),
         _control(data) if data.control else "",
-        learned_section(data.space, data.snapshots, _controller(data)),
+        learned_section(data.space, data.snapshots, _section_of(data, "controller")),
         _best(data),
         _failures(data),
         finish_section(data.final),
@@ -110,7 +111,7 @@ def _card(label: str, value: str, small: str = "", lead: bool = False) -> str:
 
 
 def _head(data: ReportData) -> str:
-    total = tables.summary(data.trials)
+    total = tables.summary(data.trials, data.space)
     best = tables.top_rows(data.trials, 1)
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
     opened = sum(event.kind == "open_test" for event in data.events)
@@ -187,7 +188,7 @@ def _rewards(data: ReportData) -> str:
     most = max(len(data.trials), len(data.control))
     if most > plots.MOST_POINTS:
         caption += f" At most {plots.MOST_POINTS:,} points are drawn of each; the steps hold all."
-    curves = plots.curves(data.trials, metric=data.metric)
+    curves = plots.curves(data.trials, metric=data.metric, space=data.space)
     chart = plots.rewards(data.trials, data.control, data.control_name, data.metric)
     return _section(
         "Trials",
@@ -230,7 +231,7 @@ def _ahead(a: float | None, b: float | None, name: str, metric: Metric) -> str:
 
 
 def _control(data: ReportData) -> str:
-    ours, theirs = tables.summary(data.trials), tables.summary(data.control)
+    ours, theirs = (tables.summary(them, data.space) for them in (data.trials, data.control))
     name = data.control_name
     rows = []
     for key, label in (
@@ -261,14 +262,14 @@ def _control(data: ReportData) -> str:
     )
 
 
-def _controller(data: ReportData) -> Mapping[str, Any]:
+def _section_of(data: ReportData, name: str) -> Mapping[str, Any]:
     config = data.header.get("config")
-    found = config.get("controller") if isinstance(config, Mapping) else None
+    found = config.get(name) if isinstance(config, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
 def _best(data: ReportData) -> str:
-    best = tables.top_rows(data.trials, 20)
+    best = tables.top_rows(data.trials, 20, data.space)
     if not best:
         return _section(
             "Best architectures", _paragraph("No trial has completed with a score.", "note")
@@ -279,9 +280,9 @@ def _best(data: ReportData) -> str:
         title = f"Trial {trial.number}, {name} {number(trial.score)}"
         drawing = _drawing(data, trial)
         drawings.append(f"<h3>{title}</h3>{drawing}" if k == 0 else details(title, drawing))
-    legend = ""
+    legend = _trainings(data, best)
     if any(tables.cell_in(trial.architecture) for trial in best):
-        legend = f". {tables.CELL_LEGEND}"
+        legend += f". {tables.CELL_LEGEND}"
     return _section(
         "Best architectures",
         table(
@@ -292,6 +293,20 @@ def _best(data: ReportData) -> str:
         ),
         *drawings,
     )
+
+
+def _trainings(data: ReportData, best: Sequence[Trial]) -> str:
+    """Say which of the best were trained several times; each stands with its best training."""
+    if not _section_of(data, "study").get("retrain_duplicates"):
+        return ""
+    done = [t for t in tables.scored(data.trials) if t.duplicate_of is None]
+    counts = Counter(data.space.canonical(t.architecture) for t in done)
+    told = [
+        f"trial {t.number} of {n}"
+        for t in best
+        if (n := counts[data.space.canonical(t.architecture)]) > 1
+    ]
+    return f"; the best of several trainings: {', '.join(told)}" if told else ""
 
 
 def _drawing(data: ReportData, trial: Trial) -> str:

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from netwright.protocols import PolicySnapshot
 from netwright.report.html import ACCENT, ALARM, CONTRAST, FONT, INK, LINE, MUTED, clean, escape
 from netwright.report.tables import ACCURACY, metric_name, reward_of, scored, top_rows
+from netwright.space import SearchSpace
 from netwright.trial import Metric, Trial, TrialState
 
 Snapshots = Sequence[tuple[int, PolicySnapshot]]
@@ -260,9 +261,16 @@ def _scores(
         )
 
 
-def curves(trials: Sequence[Trial], n: int = 5, metric: Metric = ACCURACY) -> str:
-    """Return the learning curves of the n best, "" where none has two epochs."""
-    best = [t for t in top_rows(trials, n) if t.evaluation is not None and t.evaluation.curve]
+def curves(
+    trials: Sequence[Trial],
+    n: int = 5,
+    metric: Metric = ACCURACY,
+    space: SearchSpace | None = None,
+) -> str:
+    """Return the learning curves of the n best `top_rows`, "" where none has two epochs."""
+    best = [
+        t for t in top_rows(trials, n, space) if t.evaluation is not None and t.evaluation.curve
+    ]
     if not any(t.evaluation is not None and len(t.evaluation.curve) > 1 for t in best):
         return ""
     figure = new_figure(1040, 320)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from netwright.errors import SpaceError
 from netwright.report.html import duration, number, shorten
-from netwright.space import Architecture, Value
+from netwright.space import Architecture, SearchSpace, Value
 from netwright.spaces.recurrent import Cell, cell_of
 from netwright.trial import Metric, Trial, TrialState
 
@@ -47,22 +47,26 @@ def reward_of(trial: Trial) -> float:
     return trial.evaluation.reward if trial.evaluation is not None else float("-inf")
 
 
-def top_rows(trials: Sequence[Trial], n: int) -> list[Trial]:
+def top_rows(trials: Sequence[Trial], n: int, space: SearchSpace | None = None) -> list[Trial]:
     """Return the best n completed trials by reward, then by number; each architecture once.
 
-    A duplicate of another completed trial in `trials` is left out.
+    A duplicate of another completed trial in `trials` is left out. space: theirs; with it an
+    architecture is its canonical form, as for `Study.top`. Of several trainings the best stands.
     """
     done = scored(trials)
     numbers = {trial.number for trial in done}
-    seen: set[str] = set()
+    seen: set[Architecture] = set()
     best: list[Trial] = []
     for trial in sorted(done, key=lambda t: (-reward_of(t), t.number)):
-        text = trial.architecture.to_json()
-        if trial.duplicate_of in numbers or text in seen:
+        if len(best) >= n:
+            break
+        if trial.duplicate_of in numbers:
             continue
-        seen.add(text)
-        best.append(trial)
-    return best[: max(n, 0)]
+        form = trial.architecture if space is None else space.canonical(trial.architecture)
+        if form not in seen:
+            seen.add(form)
+            best.append(trial)
+    return best
 
 
 def describe(architecture: Architecture, length: int = 72) -> str:
@@ -170,16 +174,17 @@ def failure_counts(trials: Sequence[Trial]) -> list[tuple[str, int]]:
     return sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def summary(trials: Sequence[Trial]) -> dict[str, Any]:
+def summary(trials: Sequence[Trial], space: SearchSpace | None = None) -> dict[str, Any]:
     """Return what a search amounts to.
 
-    best (of the highest reward), mean_top_5 (of the five highest, each architecture once), mean,
+    best (of the highest reward), mean_top_5 (of the five highest, each architecture once, as in
+    `top_rows`), mean,
     mean_last_quarter: scores, None without a completed trial.
     trials, completed, stopped, failed, duplicates: counts. cost: `child_seconds`.
     """
     done = scored(trials)
     scores = [t.score or 0.0 for t in sorted(done, key=lambda t: t.number)]
-    top = [t.score or 0.0 for t in top_rows(trials, 5)]
+    top = [t.score or 0.0 for t in top_rows(trials, 5, space)]
     return {
         "best": top[0] if top else None,
         "mean_top_5": _mean(top),
