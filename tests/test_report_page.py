@@ -15,7 +15,7 @@ import pytest
 from netwright.children.plan import Plan, compile_plan
 from netwright.protocols import Event, PolicySnapshot
 from netwright.report.page import ReportData, render, verdict, write_report
-from netwright.report.record import moment, toml_text
+from netwright.report.record import finish_section, moment, timeline, toml_text
 from netwright.report.tables import summary, top_rows
 from netwright.space import Choice, SearchSpace, Value
 from netwright.spaces import conv
@@ -184,7 +184,7 @@ def test_headline_cards() -> None:
     text = full_page()
     assert re.search(r"best validation accuracy</dt><dd>0\.5700<span[^>]*>trial 7<", text)
     assert re.search(r"trials completed</dt><dd>8<span[^>]*>2 failed, 0 duplicates<", text)
-    assert "test data opened</dt><dd>1 time<" in text
+    assert 'test data opened</dt><dd>1 time<span class="small">by this study<' in text
     assert 'training of children</dt><dd>16.0 s<span class="small">failed ones too<' in text
     assert text.count("<dt>test accuracy</dt><dd>0.6250") == 2
     plan = full().plans[7]
@@ -195,12 +195,48 @@ def test_headline_cards() -> None:
 
 def test_timeline_counts_openings_and_gathers_tuning() -> None:
     text = full_page()
-    assert "The test data was opened once." in text
+    assert "The test data was opened once by this study." in text
     assert "2 tuning runs, best validation accuracy 0.6100, 1 failed" in text
     assert "1970-01-02 01:00:03 UTC</time>test data opened, time 1: by &lt;script" in text
     assert "final training done: test accuracy 0.6250" in text
-    assert "The test data was never opened." in render(report())
+    assert "The test data was never opened by this study." in render(report())
     assert moment(1e30) == "1e+30"
+
+
+def test_tuning_is_told_grid_by_grid_and_each_run_once() -> None:
+    def event(n: int, how: str | None, trial: int, score: float | None) -> Event:
+        noted = {} if how is None else {"how": how}
+        payload = {"trial": trial, "setting": None, "score": score, "cost": 1.5 * trial, **noted}
+        return Event(sequence=n, kind="tune", payload=payload, time=90_000.0 + n)
+
+    events = [
+        event(1, None, 1, 0.5),
+        event(2, "a", 1, 0.5),  # the first run, noted again under the name of its grid
+        event(3, "a", 2, 0.6),
+        event(4, "b", 1, 0.9),  # trained longer
+        event(5, "a", 1, 0.5),
+        event(6, "a", 2, 0.6),
+    ]
+    text = timeline(events, {})
+    assert re.findall(r"</time>([^<]*)<", text) == [
+        "1 tuning run, best validation accuracy 0.5000",
+        "1 tuning run and 1 earlier run noted again, best validation accuracy 0.6000",
+        "1 tuning run, best validation accuracy 0.9000",
+        "2 earlier runs noted again, best validation accuracy 0.6000",
+    ]
+    assert "their scores are not to be compared" in text
+    assert "not to be compared" not in timeline(events[:3], {})
+
+
+def test_lists_of_the_final_training_are_rounded_and_nothing_empty_is_shown() -> None:
+    text = finish_section(
+        {"curve": [3.123456789, 2.5, 2.25, 2.0], "stopped": "", "few": [0.123456, 2], "width": 0}
+    )
+    assert "<summary>curve</summary><p>3.1235, 2.5000, 2.2500, 2.0000</p>" in text
+    assert "<dt>few</dt><dd>0.1235, 2</dd>" in text
+    assert "<dt>width</dt><dd>0</dd>" in text
+    assert "stopped" not in text
+    assert "<dt>stopped</dt><dd>not finite</dd>" in finish_section({"stopped": "not finite"})
 
 
 def test_commands_name_the_study() -> None:

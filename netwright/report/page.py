@@ -139,7 +139,7 @@ def _head(data: ReportData) -> str:
         ),
         _card("parameters (best)", _parameters(data, best)),
         _card("training of children", duration(total["cost"]), _costing(total)),
-        _card("test data opened", f"{opened} time{'' if opened == 1 else 's'}"),
+        _card("test data opened", f"{opened} time{'' if opened == 1 else 's'}", "by this study"),
     ]
     about = (
         f"Space {data.space.name}: {len(data.space)} decisions, {_size(data.space)} architectures."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from netwright.report.tables import ACCURACY, metric_name
 from netwright.trial import Metric
 
 SHOWN = ("open_test", "tune", "train")
+FEW = 3  # values that a card has room for
 
 
 def moment(seconds: float) -> str:
@@ -31,7 +32,7 @@ def _say(value: Any) -> str:
     if isinstance(value, int | float) or value is None:
         return number(value)
     if isinstance(value, list | tuple):
-        return ", ".join(_exact(v) for v in value)
+        return ", ".join(_say(v) for v in value)
     return str(value)
 
 
@@ -58,7 +59,9 @@ def finish_section(final: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             rows = [(k, _exact(v)) for k, v in value.items()]
             parts.append(details(label, table(("setting", "value"), rows)))
-        else:
+        elif isinstance(value, list | tuple) and len(value) > FEW:
+            parts.append(details(label, f"<p>{escape(_say(value))}</p>"))
+        elif value not in ("", [], ()):
             known = key == "seconds" and isinstance(value, int | float)
             text = duration(value) if known else _say(value)
             cards.append(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>")
@@ -69,7 +72,8 @@ def finish_section(final: Mapping[str, Any]) -> str:
 def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
     """Return when the study began, tuned, opened its test data and trained.
 
-    Runs of the tuning grid that follow each other are one entry.
+    Runs of one tuning grid that follow each other are one entry; scores of grids that were trained
+    differently are not set against each other.
     """
     opened = sum(event.kind == "open_test" for event in events)
     items = []
@@ -78,10 +82,11 @@ def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric 
         items.append(_item(created, "begun", "study begun"))
     shown = [event for event in events if event.kind in SHOWN]
     numbers = iter(range(1, opened + 1))
-    for kind, group in groupby(shown, key=lambda event: event.kind):
+    again = _noted_again(shown)
+    for (kind, _), group in groupby(shown, key=lambda e: (e.kind, _how(e))):
         run = list(group)
         if kind == "tune":
-            items.append(_item(run[0].time, kind, _tuned(run, metric)))
+            items.append(_item(run[0].time, kind, _tuned(run, again, metric)))
             continue
         for event in run:
             text = _told(event)
@@ -90,9 +95,14 @@ def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric 
             else:
                 text = f"final training done{text}"
             items.append(_item(event.time, kind, text))
-    times = "once" if opened == 1 else f"{opened} times"
-    said = f"The test data was opened {times}." if opened else "The test data was never opened."
+    times = {0: "never opened", 1: "opened once"}.get(opened, f"opened {opened} times")
+    said = f"The test data was {times} by this study."
     listed = f'<ol class="timeline">{"".join(items)}</ol>' if items else ""
+    if len({_how(event) for event in shown if event.kind == "tune"} - {None}) > 1:
+        listed += (
+            '<p class="note">Tuning runs of different entries were trained in different ways; '
+            "their scores are not to be compared.</p>"
+        )
     return f"<section>\n<h2>Timeline</h2>\n<p>{said}</p>\n{listed}\n</section>"
 
 
@@ -103,10 +113,37 @@ def _item(seconds: float, kind: str, text: str) -> str:
     )
 
 
-def _tuned(run: Sequence[Event], metric: Metric) -> str:
+def _how(event: Event) -> str | None:
+    """Return what tells the grids apart that a run may be of, None where it was not noted."""
+    how = event.payload.get("how") if event.kind == "tune" else None
+    return None if how is None else str(how)
+
+
+def _noted_again(events: Sequence[Event]) -> set[int]:
+    """Return the sequence numbers of tuning runs that repeat an earlier one of their grid."""
+    seen: set[tuple[str, str | None]] = set()
+    again = set()
+    for event in events:
+        if event.kind != "tune":
+            continue
+        rest = {k: v for k, v in event.payload.items() if k != "how"}
+        text, how = json.dumps(rest, sort_keys=True, default=str), _how(event)
+        if (text, how) in seen or (text, None) in seen:
+            again.add(event.sequence)
+        seen.add((text, how))
+    return again
+
+
+def _tuned(run: Sequence[Event], again: Container[int], metric: Metric) -> str:
+    """Tell of the runs of one grid; `again` has the sequence numbers of those of before."""
     scores = [e.payload.get("score") for e in run]
     known = [float(s) for s in scores if isinstance(s, int | float)]
-    text = f"{len(run)} tuning run{'' if len(run) == 1 else 's'}"
+    old = sum(e.sequence in again for e in run)
+    new = len(run) - old
+    text = f"{new} tuning run{'' if new == 1 else 's'}" if new or not old else ""
+    if old:
+        text += " and " if text else ""
+        text += f"{old} earlier run{'' if old == 1 else 's'} noted again"
     if known:
         best = min(known) if metric.lower else max(known)
         text += f", best validation {metric_name(metric)} {best:.4f}"
