@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -45,8 +46,8 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
         f"validation accuracy  {best:.4f} by {config.controller.name}, {best_random:.4f} by random "
         f"search: one run of each, {len(study.trials)} children (five and more: "
         f"docs/results/search-quality.md)",
-        f"test accuracy        {record['test_accuracy']:.4f}, trained on all but the test set and "
-        f"tested once",
+        f"test accuracy        {record['test_accuracy']:.4f}, trained on all but the test set; "
+        f"{_tests(study)}",
         f"parameters           {record['parameters']:,}",
         f"network              {place.network} (safetensors + JSON, network.py, .pt2"
         f"{'; .onnx needs the extra onnx' if missing_for_onnx() else ', .onnx'})",
@@ -54,6 +55,17 @@ def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) 
     ]
     for line in lines:
         out.print(line, markup=False)
+
+
+def _tests(study: Study) -> str:
+    """Say how often the test set was opened, by this demo or a command on its folder."""
+    times = len(study.events("open_test"))
+    return "tested once" if times == 1 else f"the test set was opened {times} times in this folder"
+
+
+def _score_of(record: Mapping[str, Any]) -> str:
+    score = record["score"]
+    return "failed" if score is None else f"{score:.4f}"
 
 
 def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
@@ -78,7 +90,7 @@ def _finish(
     evaluator = config.make_evaluator(study.space)
     with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
         for record in finishing.tune(config, study, evaluator):
-            advance(f"trial {record['trial']}: {record['score']}")
+            advance(f"trial {record['trial']}: {_score_of(record)}")
     if not (study.events("train") and finishing.holds_best(config, study, place.network)):
         with counting(err, "final training", config.final_epochs) as advance:
             finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))

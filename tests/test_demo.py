@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from netwright import demo, finishing
 from netwright.demo import run_demo
 from netwright.errors import ConfigError, StudyError
 from netwright.workspace import Workspace
@@ -50,8 +53,29 @@ def test_the_demo_ends_with_its_network_and_is_shown_again_without_work(tmp_path
     events = Workspace(folder).open()[1].events("open_test")
     assert len(events) == 1
 
+    assert "trained on all but the test set; tested once" in said
+
     with pytest.raises(StudyError, match="the demo needs a folder of its own"):
         _demo(folder, [*SMALL, "study.seed=5"])
+
+    Workspace(folder).open()[1].store.add_event("open_test", {"by": "netwright train"})
+    assert "the test set was opened 2 times in this folder" in _demo(folder, SMALL)
+
+
+def test_the_demo_tells_the_scores_of_its_grid_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def listening(console: Console, what: str, total: int) -> Iterator[Callable[[str], None]]:
+        yield told.append
+
+    records = [{"trial": 3, "score": 0.98765432}, {"trial": 4, "score": None}]
+    monkeypatch.setattr(demo, "counting", listening)
+    monkeypatch.setattr(finishing, "tune", lambda *_: iter(records))
+    _demo(tmp_path / "demo", SMALL)
+    assert told[:2] == ["trial 3: 0.9877", "trial 4: failed"]
 
 
 def test_the_demo_leaves_what_is_not_its_own(tmp_path: Path) -> None:
