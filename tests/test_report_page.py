@@ -377,3 +377,8 @@ def test_an_architecture_that_was_trained_twice_stands_once_with_its_best() -> N
         "The best 3, each architecture once; the best of several trainings: trial 2 of 2<" in text
     )
     assert summary(done, space)["mean_top_5"] == pytest.approx((0.53 + 0.52 + 0.5) / 3)
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, "curve of the best"), (3, "curves of the best 3")])
+def test_curves_are_as_many_as_they_are_said_to_be(n: int, said: str) -> None:
+    assert f"<h3>Learning {said}</h3>" in render(report(trials(n)))

@@ -67,7 +67,7 @@ def _words(controller: Mapping[str, Any]) -> _Words:
     unused = isinstance(own, Mapping) and own.get("sampled") == 0
     return _Words(
         about=GUIDED.format(part=UNUSED if unused else SOURCE),
-        entropy=f"{surer}; the value model has its own, which this is not.",
+        entropy=f"{surer}; it says nothing of how sure the value model is.",
     )
 
 

@@ -193,8 +193,13 @@ def _rewards(data: ReportData) -> str:
     return _section(
         "Trials",
         figure(chart, caption),
-        "<h3>Learning curves of the best five</h3>" + figure(curves) if curves else "",
+        f"<h3>{_curves_title(data)}</h3>{figure(curves)}" if curves else "",
     )
+
+
+def _curves_title(data: ReportData) -> str:
+    n = len(tables.top_rows(data.trials, 5, data.space))
+    return f"Learning curves of the best {n}" if n > 1 else "Learning curve of the best"
 
 
 def verdict(
