@@ -192,8 +192,36 @@ def test_a_stride_as_long_as_the_images_by_torch(
 
 def test_float32_and_processors_held_to_less_take_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not in_tiles(torch.zeros(1))
-    monkeypatch.setattr(config, "CPU_NAME", "haswell")
-    assert not compiled.made_for.__wrapped__()
+    for name, value in (("CPU_NAME", "haswell"), ("ENABLE_AVX", 0)):
+        with monkeypatch.context() as held:
+            held.setattr(config, name, value)
+            assert not compiled.made_for.__wrapped__()
+    assert compiled.made_for.__wrapped__()
+
+
+NOT_COMPILED = """
+import torch
+from netwright.children.conv import build
+from netwright.children.output import Output
+from netwright.seeding import rng
+from netwright.spaces import conv
+space = conv.v2()
+child = build(space, space.sample(rng(0, 0, "test")), (3, 8, 8), 10)
+child(torch.randn(4, 3, 8, 8)).sum().backward()
+output = Output(20, 5, (8,))
+output.loss(torch.randn(6, 5), 3 * torch.arange(6)).backward()
+print(all(p.grad is not None for p in [*child.parameters(), *output.parameters()]))
+"""
+
+
+def test_where_numba_is_told_to_compile_nothing_all_is_torchs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_COMPILED],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+    )
+    assert done.stdout.strip() == "True", done.stderr[-2000:]
 
 
 @tiles

@@ -301,3 +301,16 @@ def test_memory_is_where_the_images_are_whatever_the_default() -> None:
         logits = child(x)
         logits.sum().backward()
     near(logits.detach(), wanted[0], torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_pixel_that_comes_out_is_refused_as_by_torch(dtype: torch.dtype) -> None:
+    norm = nn.BatchNorm2d(4)
+    layer = ConvNormRelu(nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False), norm)
+    x = torch.randn(1, 3, 2, 2).to(memory_format=LAST)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            layer(x)
+        assert norm.running_var is not None
+        assert norm.running_var.isfinite().all()
+        layer(torch.cat([x, x + 1]))

@@ -580,3 +580,14 @@ def test_plain_step_shapes() -> None:
     draw = _draws(0)
     h, c = plain_step(PUBLISHED, draw(3, 16), draw(3, 16), draw(3, 2))
     assert h.shape == c.shape == (3, 2)
+
+
+@pytest.mark.parametrize("width", [6, 300])
+@pytest.mark.filterwarnings("ignore:.*")  # a trace's: of shapes in Python
+def test_a_layer_can_be_traced(width: int) -> None:
+    """A small layer, and one whose weights are not."""
+    torch.manual_seed(0)
+    layer, x = Recurrent(PUBLISHED, 5, width), torch.randn(3, 16, 5)
+    traced = torch.jit.trace(layer, x)  # type: ignore[no-untyped-call]
+    for one, other in zip(traced(x + 1)[1], layer(x + 1)[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

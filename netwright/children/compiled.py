@@ -9,6 +9,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,10 +60,16 @@ def named(function: _F) -> _F:
     return function
 
 
+def compiles() -> bool:
+    """Say whether functions are compiled at all: numba may have been told not to."""
+    return not config.DISABLE_JIT  # type: ignore[attr-defined]
+
+
 @functools.cache
 def made_for(*features: str) -> bool:
     """Say whether the processor has all of these, and compiled code may use them."""
-    if config.CPU_NAME or config.CPU_FEATURES:  # type: ignore[attr-defined]
+    held = config.CPU_NAME or config.CPU_FEATURES or not config.ENABLE_AVX  # type: ignore[attr-defined]
+    if held:
         return False
     found = binding.get_host_cpu_features()
     return all(found.get(name) for name in features)
@@ -79,13 +86,34 @@ def kept_on_disk(compile_as: Callable[..., Any], *given: Any, **options: Any) ->
 
     def decorate(function: Any) -> Any:
         try:
-            return compile_as(*given, cache=True, **options)(function)
-        except RuntimeError as error:
-            if "no locator available" not in str(error):
-                raise
+            made = compile_as(*given, cache=True, **options)(function)
+        except (
+            Exception
+        ):  # no place, a full disk or a damaged file; what is wrong itself fails again
             return compile_as(*given, **options)(function)
+        _careful(made._cache)
+        return made
 
     return decorate
+
+
+def _careful(cache: Any) -> None:
+    """Make numba take what it cannot read from the disk, or write there, for what is not there."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def loaded(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except Exception:  # whatever reading damaged bytes comes to
+            with suppress(OSError):
+                cache.flush()
+            return None
+
+    def saved(*given: Any) -> None:
+        with suppress(OSError):
+            save(*given)
+
+    cache.load_overload, cache.save_overload = loaded, saved
 
 
 def part(function: _F) -> _F:

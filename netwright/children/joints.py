@@ -23,6 +23,7 @@ from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
 from netwright.children import openmp
+from netwright.children.compiled import compiles
 from netwright.children.recording import hold
 
 Size = tuple[int, int]
@@ -60,6 +61,7 @@ def fast(x: Tensor, dtype: torch.dtype | None = None) -> bool:
         and not torch._C._is_tracing()
         and x.is_contiguous(memory_format=LAST)
         and x.numel() > 0
+        and compiles()
         and openmp.ready()
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )

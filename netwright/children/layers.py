@@ -57,6 +57,14 @@ class Convolution(nn.Conv2d):
         return super().forward(x)
 
 
+def _single(x: Tensor, convolution: nn.Conv2d) -> bool:
+    """Say whether one pixel comes out, which cannot be normalised; torch says so."""
+    if len(x) > 1:
+        return False
+    sizes = zip(x.shape[2:], convolution.kernel_size, *where_of(convolution), strict=True)
+    return all((n + 2 * padding - k) // stride == 0 for n, k, stride, padding in sizes)
+
+
 class ConvNormRelu(nn.Sequential):
     """A convolution without bias, batch normalisation, and a ReLU where `rectify`."""
 
@@ -75,10 +83,9 @@ class ConvNormRelu(nn.Sequential):
         """
         x = x.to(casts_to(x) or x.dtype)
         training = self.training
-        # a single pixel cannot be normalised: torch says so
-        may = fast(x) and x.numel() != x.shape[1] and (training or not torch.is_grad_enabled())
+        may = fast(x) and (training or not torch.is_grad_enabled())
         parts = self.parts() if may else None
-        if parts is None:
+        if parts is None or (training and _single(x, self.first_two()[0])):
             return handed(self._plain(x, shortcut), takers)
         x, where = pixels_of(self.first_two()[0], x)
         if shortcut is not None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.children.aligned import aligned
+from netwright.children.compiled import compiles
 from netwright.errors import ConfigError, out_of_range
 
 LEFT_OUT = -100  # the target of a row that does not count, PyTorch's own `ignore_index`
@@ -64,7 +65,8 @@ class Output(nn.Module):
         low = torch.is_autocast_enabled(features.device.type)
         kind = torch.get_autocast_dtype(features.device.type) if low else self.weight.dtype
         known = kind in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
-        if features.device.type != "cpu" or not known or torch.compiler.is_compiling():
+        able = features.device.type == "cpu" and compiles()
+        if not able or not known or torch.compiler.is_compiling():
             return self.plain_loss(features, targets)
         _check(targets, len(features), len(self.bias))
         weights = [self.weight, self.bias]

@@ -24,7 +24,9 @@ ROWS = 8  # sequences a step, on average, from which on it pays
 
 def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
     """Say whether `small_layer` can make a layer, and faster than `netwright.children.steps`."""
-    if torch.compiler.is_compiling():  # before a size is looked at, which would fix it
+    if (
+        torch.compiler.is_compiling() or torch._C._is_tracing()
+    ):  # before a size is looked at, which would fix it
         return False
     return (
         x.device.type == "cpu"

@@ -104,7 +104,8 @@ def fast_layer(
 def run_layer(cell: Cell, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Return `fast_layer` where it can run, else `plain_layer`."""
     known = z.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    fast = z.device.type == "cpu" and known and not torch.compiler.is_compiling()
+    graph = torch.compiler.is_compiling() or torch._C._is_tracing()
+    fast = z.device.type == "cpu" and known and not graph
     return (fast_layer if fast else plain_layer)(cell, z, *rest)
 
 

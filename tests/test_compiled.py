@@ -1,0 +1,60 @@
+"""What is compiled and kept on disk, where the disk is full or what lies there is damaged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netwright.children import compiled
+
+SCRIPT = """
+from tests.compiled_pieces import half, twice
+print(twice(21), half().ctypes(84))
+stats = twice.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+def _run(cache: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("left", [0, 1, 40])
+def test_damaged_files_are_made_anew(left: int, tmp_path: Path) -> None:
+    assert _run(tmp_path) == ["42 42", "0 1"]
+    assert _run(tmp_path) == ["42 42", "1 0"]
+    files = [path for path in tmp_path.rglob("*.nb*") if path.is_file()]
+    assert len(files) == 4
+    for path in files:
+        path.write_bytes(path.read_bytes()[:left])
+    assert _run(tmp_path) == ["42 42", "0 1"]
+    assert _run(tmp_path)[0] == "42 42"
+
+
+def test_a_full_disk_keeps_nothing_and_fails_nothing() -> None:
+    class Full:
+        def load_overload(self, *given: object) -> object:
+            raise EOFError("cut off")
+
+        def save_overload(self, *given: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    cache = Full()
+    compiled._careful(cache)
+    assert cache.load_overload() is None
+    cache.save_overload()
