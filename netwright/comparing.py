@@ -23,12 +23,13 @@ from netwright.controllers.making import CONTROLLERS, settings_of
 from netwright.errors import ConfigError, StudyError
 from netwright.executors.processes import ignore_interrupts
 from netwright.machine import cores
-from netwright.outcomes import best_so_far, cost_of, read, read_run, write
+from netwright.outcomes import best_so_far, read, read_run, write
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
 from netwright.seeding import rng
 from netwright.space import SearchSpace
 from netwright.store import sqlite_url
 from netwright.study import Study
+from netwright.trial import cost_of
 from netwright.workspace import check_folder
 from netwright.writing import write_whole
 

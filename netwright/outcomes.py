@@ -10,20 +10,10 @@ from typing import Any
 
 from netwright.errors import ArchitectureError, StudyError
 from netwright.space import SearchSpace
-from netwright.trial import Trial, TrialState
 from netwright.writing import write_whole
 
 KEPT = {"controller": dict, "rewards": list, "scores": list, "costs": list, "best": dict}
 LARGEST = sys.float_info.max
-
-
-def cost_of(trial: Trial) -> float:
-    """Return the seconds that a trial took; of a failed one those between its start and its end."""
-    if trial.evaluation is not None:
-        return trial.evaluation.cost
-    if trial.state is not TrialState.FAILED or trial.finished is None:
-        return 0.0
-    return max(0.0, trial.finished - trial.started)
 
 
 def best_so_far(rewards: Sequence[float], scores: Sequence[float | None]) -> list[int]:

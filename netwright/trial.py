@@ -197,3 +197,12 @@ class Outline:
     state: TrialState = TrialState.RUNNING
     reward: float | None = None
     told: bool = False
+
+
+def cost_of(trial: Trial) -> float:
+    """Return the seconds that a trial took; of a failed one those between its start and its end."""
+    if trial.evaluation is not None:
+        return trial.evaluation.cost
+    if trial.state is not TrialState.FAILED or trial.finished is None:
+        return 0.0
+    return max(0.0, trial.finished - trial.started)

@@ -14,11 +14,11 @@ from netwright.controllers.random import RandomSearch
 from netwright.errors import ChildError
 from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.executors.simulated import Simulated
-from netwright.outcomes import best_so_far, cost_of
+from netwright.outcomes import best_so_far
 from netwright.space import Architecture
 from netwright.store import sqlite_url
 from netwright.study import Study
-from netwright.trial import TrialState
+from netwright.trial import TrialState, cost_of
 
 
 def _finite(least: float, most: float) -> st.SearchStrategy[float]:

@@ -15,7 +15,7 @@ from netwright.errors import SpaceError
 from netwright.report.html import duration, number, shorten
 from netwright.space import Architecture, SearchSpace, Value
 from netwright.spaces.recurrent import Cell, cell_of
-from netwright.trial import Metric, Trial, TrialState
+from netwright.trial import Metric, Trial, TrialState, cost_of
 
 ACCURACY = Metric()
 HEAD = ("trial", "score", "reward", "parameters", "cost", "architecture")
@@ -208,12 +208,4 @@ def child_seconds(trials: Sequence[Trial]) -> float:
 
     Of a failed one they are those between its start and its end; a duplicate cost nothing.
     """
-    return sum(_seconds(trial) for trial in trials if trial.duplicate_of is None)
-
-
-def _seconds(trial: Trial) -> float:
-    if trial.evaluation is not None:
-        return trial.evaluation.cost
-    if trial.state is not TrialState.FAILED or trial.finished is None:
-        return 0.0
-    return max(0.0, trial.finished - trial.started)
+    return sum(cost_of(trial) for trial in trials if trial.duplicate_of is None)

@@ -19,6 +19,7 @@ from numba.core import cgutils
 from netwright.children.aligned import TILE
 from netwright.children.compiled import generated, has_tiles, part
 from netwright.children.tiled import vectors
+from netwright.children.tiled.vectors import added_up, pointer_to
 
 ROWS, DEEP = 16, TILE  # of a tile, and numbers of bfloat16 in a row
 SIZE = 1024  # bytes
@@ -57,24 +58,13 @@ def tile(builder: Any, name: str, *takes: Any) -> None:
     _call(builder, f"llvm.x86.{name}", ir.VoidType(), *takes)
 
 
-def _at(builder: Any, address: Any, kind: Any = _BYTE) -> Any:
-    return builder.inttoptr(address, kind.as_pointer())
-
-
-def _sum(builder: Any, *terms: Any) -> Any:
-    total = terms[0]
-    for term in terms[1:]:
-        total = builder.add(total, term)
-    return total
-
-
 # --- tiles ----------------------------------------------------------------------------------------
 
 
 @_written
 def _configure(builder: Any, address: Any) -> None:
     if TILES:
-        tile(builder, "ldtilecfg", _at(builder, address))
+        tile(builder, "ldtilecfg", pointer_to(builder, address, _BYTE))
 
 
 @_written
@@ -101,8 +91,8 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
     places = []
     for i in range(high):
         for j in range(wide):
-            place = _sum(builder, to, *[below] * i, *[beside] * j)
-            places.append((_BYTE(i * wide + j), _at(builder, place)))
+            place = added_up(builder, to, *[below] * i, *[beside] * j)
+            places.append((_BYTE(i * wide + j), pointer_to(builder, place, _BYTE)))
     with builder.if_else(builder.icmp_signed("!=", more, _WORD(0))) as (yes, no):
         with yes:
             for number, place in places:
@@ -111,7 +101,7 @@ def _block(builder: Any, high: int, wide: int, takes: Sequence[Any]) -> None:
             for number, _ in places:
                 tile(builder, "tilezero", number)
     with cgutils.for_range(builder, outer, intp=_WORD) as first:
-        start = _sum(builder, left, builder.mul(first.index, over))
+        start = added_up(builder, left, builder.mul(first.index, over))
         tiles = builder.mul(first.index, inner)
         with cgutils.for_range(builder, inner, intp=_WORD) as second:
             k = builder.add(tiles, second.index)
@@ -127,10 +117,11 @@ def _products(builder: Any, high: int, wide: int, of_a: Sequence[Any], of_b: Seq
     a, row, down = of_a
     b, along = of_b
     for i in range(high):
-        tile(builder, "tileloadd64", _BYTE(LEFT), _at(builder, _sum(builder, a, *[down] * i)), row)
+        left = pointer_to(builder, added_up(builder, a, *[down] * i), _BYTE)
+        tile(builder, "tileloadd64", _BYTE(LEFT), left, row)
         for j in range(wide):
             if i == 0 or wide > 1:
-                place = _at(builder, _sum(builder, b, *[along] * j))
+                place = pointer_to(builder, added_up(builder, b, *[along] * j), _BYTE)
                 tile(builder, "tileloadd64", _BYTE(RIGHT), place, _WORD(64))
             tile(builder, "tdpbf16ps", _BYTE(i * wide + j), _BYTE(LEFT), _BYTE(RIGHT))
 
@@ -206,14 +197,14 @@ def _below(builder: Any, count: Any, lanes: int) -> Any:
 
 def _read(builder: Any, address: Any, mask: Any, kind: Any = _HALVES) -> Any:
     """Return numbers of bfloat16 as they are, zeros outside the mask."""
-    place, letter = _at(builder, address, kind), f"v{kind.count}i16"
+    place, letter = pointer_to(builder, address, kind), f"v{kind.count}i16"
     name = f"llvm.masked.load.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     return _call(builder, name, kind, place, _INT(2), mask, ir.Constant(kind, None))
 
 
 def _write(builder: Any, value: Any, address: Any, mask: Any) -> None:
     kind = value.type
-    place = _at(builder, address, kind)
+    place = pointer_to(builder, address, kind)
     letter = f"v{kind.count}i16"
     name = f"llvm.masked.store.{letter}." + ("p0" if str(place.type) == "ptr" else f"p0{letter}")
     _call(builder, name, ir.VoidType(), value, place, _INT(2), mask)
@@ -222,7 +213,7 @@ def _write(builder: Any, value: Any, address: Any, mask: Any) -> None:
 @_written
 def copied(builder: Any, source: Any, to: Any, size: Any) -> None:
     """Copy so many bytes."""
-    _copy(builder, _at(builder, to), _at(builder, source), size, 1)
+    _copy(builder, pointer_to(builder, to, _BYTE), pointer_to(builder, source, _BYTE), size, 1)
 
 
 @_written
@@ -258,7 +249,7 @@ def sent(
         with cgutils.for_range(builder, rows, intp=_WORD) as loop:
             place = builder.add(source, builder.mul(loop.index, _WORD(64)))
             numbers = [
-                builder.load(_at(builder, at, _FLOATS))
+                builder.load(pointer_to(builder, at, _FLOATS))
                 for at in ([builder.add(place, beside), place] if both else [place])
             ]
             for each in numbers:
@@ -307,7 +298,7 @@ def paired(builder: Any, source: Any, rows: Any, row: Any, columns: Any, to: Any
         place = builder.add(source, builder.mul(first, row))
         found = _interleaved(builder, place, row, yes, mask)
         to_place = builder.add(to, builder.mul(loop.index, _WORD(64)))
-        builder.store(found, _at(builder, to_place, _PAIRS)).align = 64
+        builder.store(found, pointer_to(builder, to_place, _PAIRS)).align = 64
 
 
 @_written
@@ -318,7 +309,7 @@ def pair(builder: Any, one: Any, two: Any, columns: Any, to: Any) -> None:
     for place in (one, two):
         there = builder.icmp_signed("!=", place, _WORD(0))
         rows.append(_read(builder, place, _where(builder, there, mask)))
-    builder.store(_by_turns(builder, *rows), _at(builder, to, _PAIRS)).align = 64
+    builder.store(_by_turns(builder, *rows), pointer_to(builder, to, _PAIRS)).align = 64
 
 
 def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
@@ -347,7 +338,7 @@ def turned_pairs(builder: Any, source: Any, rows: Any, row: Any, columns: Any, t
         lines.append(builder.bitcast(found, ir.VectorType(_INT, ROWS)))
     for k, line in enumerate(_transposed(builder, lines)):
         place = builder.add(to, _WORD(64 * k))
-        builder.store(builder.bitcast(line, _PAIRS), _at(builder, place, _PAIRS)).align = 64
+        builder.store(builder.bitcast(line, _PAIRS), pointer_to(builder, place, _PAIRS)).align = 64
 
 
 @_written

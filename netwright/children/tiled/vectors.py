@@ -23,15 +23,17 @@ _declared: Any = cgutils.get_or_insert_function
 _room: Any = cgutils.alloca_once
 
 
-def _at(builder: Any, address: Any, kind: Any) -> Any:
+def pointer_to(builder: Any, address: Any, kind: Any) -> Any:
+    """Return an address as a pointer."""
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _sum(builder: Any, *terms: Any) -> Any:
-    total = terms[0]
+def added_up(builder: Any, *terms: Any) -> Any:
+    """Return the sum of whole numbers."""
+    found = terms[0]
     for term in terms[1:]:
-        total = builder.add(total, term)
-    return total
+        found = builder.add(found, term)
+    return found
 
 
 def _kind(of: Any, lanes: int) -> Any:
@@ -39,7 +41,7 @@ def _kind(of: Any, lanes: int) -> Any:
 
 
 def _vector(builder: Any, address: Any, kind: Any) -> Any:
-    found = builder.load(_at(builder, address, kind))
+    found = builder.load(pointer_to(builder, address, kind))
     found.align = 4
     return found
 
@@ -77,7 +79,7 @@ def _kernel(module: Any, tall: int, lanes: tuple[int, ...]) -> Any:
     each = [(r, j) for r in range(tall) for j in range(len(lanes))]
 
     def place(r: int, j: int) -> Any:
-        return _sum(builder, given["to"], _WORD(r * LINE), *[given["beside"]] * j)
+        return added_up(builder, given["to"], _WORD(r * LINE), *[given["beside"]] * j)
 
     with builder.if_else(builder.icmp_signed("!=", given["more"], _WORD(0))) as (yes, no):
         with yes:
@@ -89,7 +91,7 @@ def _kernel(module: Any, tall: int, lanes: tuple[int, ...]) -> Any:
     _products(builder, lanes, given, totals)
     for r, j in each:
         found = builder.load(totals[r][j])
-        builder.store(found, _at(builder, place(r, j), kinds[j])).align = 4
+        builder.store(found, pointer_to(builder, place(r, j), kinds[j])).align = 4
     builder.ret_void()
     return function
 
@@ -106,11 +108,11 @@ def _products(
 
         def begin(address: Any, step: Any, leap: Any) -> Any:
             along = builder.mul(part.index, step)
-            return _sum(builder, address, along, builder.mul(group.index, leap))
+            return added_up(builder, address, along, builder.mul(group.index, leap))
 
         start = begin(given["left"], given["over"], given["leap"])
         right = begin(given["right"], given["behind"], given["jump"])
-        begins = [_sum(builder, right, *[given["along"]] * j) for j in range(len(lanes))]
+        begins = [added_up(builder, right, *[given["along"]] * j) for j in range(len(lanes))]
         with cgutils.for_range(builder, given["pairs"], intp=_WORD) as loop:
             along = builder.mul(loop.index, _WORD(LINE))
             columns = [
@@ -119,7 +121,7 @@ def _products(
             ]
             here = builder.add(start, builder.mul(loop.index, _WORD(PAIR)))
             for row, down in zip(totals, downs, strict=True):
-                pair = builder.load(_at(builder, builder.add(here, down), _INT))
+                pair = builder.load(pointer_to(builder, builder.add(here, down), _INT))
                 pair.align = 2
                 for total, column in zip(row, columns, strict=True):
                     factor = _everywhere(builder, pair, column.type.count)
@@ -145,9 +147,9 @@ def sums(builder: Any, high: Any, wide: Any, halves: Any, rows: Any, given: dict
     most = _WORD(0)
     for many, tall in TALL.items():
         most = builder.select(builder.icmp_signed("==", wide, _WORD(many)), _WORD(tall), most)
-    blocks = builder.sdiv(_sum(builder, rows, most, _WORD(-1)), most)
+    blocks = builder.sdiv(added_up(builder, rows, most, _WORD(-1)), most)
     twos = builder.sdiv(builder.add(rows, _WORD(1)), _WORD(2))
-    even = builder.sdiv(_sum(builder, twos, blocks, _WORD(-1)), blocks)
+    even = builder.sdiv(added_up(builder, twos, blocks, _WORD(-1)), blocks)
     which = builder.mul(builder.add(builder.mul(wide, _WORD(8)), halves), _WORD(32))
     with (
         cgutils.for_range(builder, high, intp=_WORD) as tile,
