@@ -22,6 +22,7 @@ from netwright.config import Config, config_from_dict, set_threads, with_setting
 from netwright.controllers.making import CONTROLLERS, settings_of
 from netwright.errors import ConfigError, StudyError
 from netwright.executors.processes import ignore_interrupts
+from netwright.interrupts import all_held
 from netwright.machine import cores
 from netwright.outcomes import best_so_far, read, read_run, write
 from netwright.report.comparison import Measure, at_equal_cost, markdown, plot
@@ -179,7 +180,8 @@ class Comparison:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts)
         try:
-            futures = {pool.submit(instant_run, run): run for run in missing}
+            with all_held():
+                futures = {pool.submit(instant_run, run): run for run in missing}
             for future in as_completed(futures):
                 write(self._path(futures[future]), future.result())
                 yield futures[future]

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 LIMIT = 8.0  # seconds for running children; what follows takes no two
+_ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
+]
 
 
 @dataclass
@@ -95,6 +98,45 @@ def held() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, handler)
         hold.let_through()
+
+
+@contextmanager
+def all_held() -> Iterator[None]:
+    """Hold every interrupt back while processes are started, which takes no time.
+
+    They are then begun whole, and leave SIGINT to this process from their first moment. That this
+    thread does not take it is not enough for it: Python's handlers run in the main thread whichever
+    takes the signal.
+    """
+    waiting: list[int] = []
+    before: dict[int, Callable[[int, FrameType | None], object]] = {}
+    here = threading.current_thread() is threading.main_thread()
+    try:
+        for number in _ENDING if here else ():
+            handler = signal.getsignal(number)
+            if callable(handler):
+                before[number] = handler
+                signal.signal(number, lambda number, _: waiting.append(number))
+        with _masked():
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            before[number](number, None)
+
+
+@contextmanager
+def _masked() -> Iterator[None]:
+    """Block SIGINT in this thread and in processes that it starts meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def let_through() -> None:

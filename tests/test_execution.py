@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from netwright.errors import ConfigError, UsageError
 from netwright.executors import probe, processes
 from netwright.executors.local import InProcess
 from netwright.executors.probe import Crew, Subject, best_workers
-from netwright.executors.processes import Processes, interrupts_held
+from netwright.executors.processes import Processes
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.tasks import execution
@@ -309,12 +308,6 @@ def test_code_is_compiled_where_nothing_can_be_kept() -> None:
 
     with pytest.raises(RuntimeError, match="another"):
         kept_on_disk(broken)("function")
-
-
-def test_an_interrupt_waits_while_workers_are_started() -> None:
-    with interrupts_held():
-        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_workers_that_cannot_start_are_no_failures_of_children() -> None:

@@ -170,7 +170,10 @@ class RayExecutor:
         """Try again, or fail the child: its worker or its node is gone."""
         if task.attempt < self.retries and not self._closed:
             task.attempt, task.hung = task.attempt + 1, False
-            self._start(task)
+            try:
+                self._start(task)
+            except Exception:  # whatever Ray says once it is gone; here it would be said to nobody
+                worker.settle(task.outer, worker.ended())
             return
         times = task.attempt + 1
         if self._closed:

@@ -6,26 +6,28 @@ import hashlib
 import multiprocessing
 import signal
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from netwright.errors import ChildError
+from netwright.errors import ChildError, UsageError
 from netwright.executors import worker
+from netwright.interrupts import all_held
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.stopping import Rule
 from netwright.trial import Evaluation
 
 SETTLED = 1.0  # seconds after which a pool that breaks is seen to have
+ENDING = 3.0  # seconds for workers to end by themselves
 
 
 def ignore_interrupts() -> None:
@@ -36,19 +38,6 @@ def ignore_interrupts() -> None:
 def _begin(threads: int) -> None:
     ignore_interrupts()
     worker.set_threads(threads)
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold interrupts back, in this thread and in processes that are started meanwhile."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -94,6 +83,7 @@ class Processes:
         self._busy = Counter(dict.fromkeys(devices, 0))
         self._lock = threading.Lock()
         self._closed = False
+        self._under_way: set[Future[Evaluation]] = set()
         self._pickled: tuple[Evaluator, str, bytes] | None = None
         self._pool = ProcessPool(
             max_workers=workers,
@@ -115,16 +105,19 @@ class Processes:
             self._busy[device] += 1
         outer: Future[Evaluation] = Future()
         outer.set_running_or_notify_cancel()
+        self._under_way.add(outer)
         self._start(outer, _Task(*self._pickled[1:], architecture, seed, device, rule), 0)
         return outer
 
     def _start(self, outer: Future[Evaluation], task: _Task, attempt: int) -> Future[Any]:
-        with interrupts_held():  # also by the workers that this starts, before they ignore them
-            inner = self._pool.schedule(
-                worker.evaluate,
-                args=(task.key, task.pickled, task.architecture, task.seed, task.device, task.rule),
-                timeout=self.time_limit or None,
-            )
+        sent = (task.key, task.pickled, task.architecture, task.seed, task.device, task.rule)
+        try:
+            with all_held():
+                inner = self._pool.schedule(
+                    worker.evaluate, args=sent, timeout=self.time_limit or None
+                )
+        except RuntimeError as error:  # the pool broke just now, or could start no process
+            raise worker.ended() from error
         inner.add_done_callback(partial(self._ended, outer, task, attempt))
         started: Future[Any] = inner
         return started
@@ -134,7 +127,7 @@ class Processes:
 
         def look() -> None:
             if not (again.done() or self._pool.active or self._closed):
-                worker.settle(outer, worker.ended())
+                self._settle(outer, worker.ended())
 
         timer = threading.Timer(SETTLED, look)
         timer.daemon = True
@@ -145,22 +138,27 @@ class Processes:
     ) -> None:
         error = None if inner.cancelled() else inner.exception()
         lost = isinstance(error, ProcessExpired | FutureTimeoutError)
+        broken: BaseException | None = error if isinstance(error, BrokenProcessPool) else None
         if lost and attempt < self.retries and self._pool.active:
-            again = self._start(outer, task, attempt + 1)
-            self._watch(outer, again)
-            return
+            try:
+                self._watch(outer, self._start(outer, task, attempt + 1))
+                return
+            except UsageError as unstarted:
+                broken = unstarted
         with self._lock:
             self._busy[task.device] -= 1
-        if inner.cancelled():
-            worker.settle(outer, worker.stopped())
-        elif error is None:
-            worker.settle(outer, worker.received(inner.result()))
-        elif lost:
-            worker.settle(outer, self._cause(error, attempt + 1))
-        elif isinstance(error, BrokenProcessPool):
-            worker.settle(outer, worker.ended())
+        if error is None and not inner.cancelled():
+            self._settle(outer, worker.received(inner.result()))
+        elif error is None or self._closed:
+            self._settle(outer, worker.stopped())
+        elif broken is not None:
+            self._settle(outer, worker.ended())
         else:
-            worker.settle(outer, error)
+            self._settle(outer, self._cause(error, attempt + 1) if lost else error)
+
+    def _settle(self, outer: Future[Evaluation], result: Evaluation | BaseException) -> None:
+        self._under_way.discard(outer)
+        worker.settle(outer, result)
 
     def _cause(self, error: BaseException, times: int) -> ChildError:
         if isinstance(error, ProcessExpired):
@@ -173,7 +171,23 @@ class Processes:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
         self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]
+        self._end_workers()
         self._pool.join()
+        for outer in list(self._under_way):
+            self._settle(outer, worker.stopped())
+
+    def _end_workers(self) -> None:
+        """End all workers before the pool lets go of what those need that are still starting."""
+        if self._pool._pool_manager_loop is not None:
+            self._pool._pool_manager_loop.join()  # it starts workers
+        running = list(self._pool._pool_manager.worker_manager.workers.values())
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + ENDING
+        for process in running:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
 
 
 def _signal(number: int) -> str:

@@ -1,0 +1,165 @@
+"""Workers that are ended while they start or run: they say nothing, and nobody waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pebble import ProcessExpired
+from pebble.pool.process import WorkerManager
+
+from netwright.errors import ChildError, UsageError
+from netwright.executors import cluster
+from netwright.executors.cluster import RayExecutor
+from netwright.executors.processes import Processes
+from netwright.interrupts import all_held
+from netwright.space import Architecture
+from netwright.trial import Evaluation
+from tests.strategies import small_space
+
+ARCHITECTURE = next(iter(small_space().enumerate()))
+
+
+def _wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def _start_slowly(begun: Path, go: Path) -> int:
+    (begun / str(os.getpid())).touch()
+    _wait_for(go.exists)
+    return 1
+
+
+class _Threads:
+    """A number of threads that a worker receives when `go` is there, before its channel."""
+
+    def __init__(self, begun: Path, go: Path) -> None:
+        self.paths = begun, go
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _start_slowly, self.paths
+
+
+class _Endless:
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        Path(device).touch()
+        while True:
+            time.sleep(0.01)
+
+
+def test_workers_that_are_still_starting_end_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    begun.mkdir()
+    executor = Processes(2)
+    executor._pool._context.worker_parameters.initargs = (_Threads(begun, go),)
+    close = WorkerManager.close_channels
+
+    def closed(manager: WorkerManager) -> None:
+        workers = list(manager.workers.values())
+        close(manager)  # type: ignore[no-untyped-call]
+        go.touch()  # whoever starts still goes on now, and has the time to say what is missing
+        for process in workers:
+            process.join(60)
+
+    monkeypatch.setattr(WorkerManager, "close_channels", closed)
+    future = executor.submit(_Endless(), ARCHITECTURE, 0)
+    _wait_for(lambda: len(list(begun.iterdir())) == 2)
+    executor.shutdown()
+    assert capfd.readouterr().err == ""
+    assert isinstance(future.exception(0), ChildError)
+
+
+def test_what_runs_at_a_shutdown_ends(tmp_path: Path) -> None:
+    executor = Processes(1, (str(tmp_path / "runs"),))
+    futures = [executor.submit(_Endless(), ARCHITECTURE, n) for n in range(2)]
+    _wait_for((tmp_path / "runs").exists)
+    executor.shutdown()
+    assert [str(future.exception(10)) for future in futures] == ["stopped before it ended"] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupts_wait_while_workers_are_started_whichever_thread_takes_them(
+    number: signal.Signals,
+) -> None:
+    over, seen = threading.Event(), []
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    before = signal.signal(number, lambda n, _: seen.append(n))
+    try:
+        with all_held():
+            assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            for _ in range(2):
+                signal.pthread_kill(thread.ident or 0, number)
+                time.sleep(0.01)
+            assert seen == []
+        _wait_for(lambda: len(seen) > 0)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(number, before)
+        over.set()
+        thread.join()
+
+
+def _broken(*_: Any, **__: Any) -> None:
+    raise RuntimeError("Unexpected error within the Pool")
+
+
+def test_a_worker_that_cannot_be_started_again_ends_its_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executor = Processes(1)
+    pool = executor._pool
+    inner: Future[Any] = Future()
+    monkeypatch.setattr(pool, "schedule", lambda *_, **__: inner)
+    future = executor.submit(_Endless(), ARCHITECTURE, 0)
+    monkeypatch.setattr(pool, "schedule", _broken)
+    monkeypatch.setattr(type(pool), "active", True)
+    inner.set_exception(ProcessExpired("killed", -9, 1))  # type: ignore[no-untyped-call]
+    with pytest.raises(UsageError, match=r"^workers must start and stay; theirs ended"):
+        future.result(0)
+    with pytest.raises(UsageError, match=r"^workers must start and stay; theirs ended"):
+        executor.submit(_Endless(), ARCHITECTURE, 1)
+    executor.shutdown()
+
+
+class _Gone:
+    """Takes what it is sent once; then it is gone."""
+
+    def __init__(self) -> None:
+        self.sent: list[Future[bytes]] = []
+
+    def remote(self, *_: object) -> Any:
+        if self.sent:
+            raise ConnectionError("the cluster is gone")
+        self.sent.append(Future())
+        return SimpleNamespace(future=lambda: self.sent[0])
+
+
+def test_a_child_that_ray_cannot_begin_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = _Gone()
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        remote=lambda **_: lambda _: gone,
+        put=lambda _: "there",
+        cloudpickle=SimpleNamespace(dumps=lambda _: b""),
+    )
+    monkeypatch.setattr(cluster, "_ray", lambda: ray)
+    executor = RayExecutor(1, retries=1)
+    future = executor.submit(_Endless(), ARCHITECTURE, 0)
+    gone.sent[0].set_exception(RuntimeError("its node left"))
+    with pytest.raises(UsageError, match=r"^workers must start and stay; theirs ended"):
+        future.result(0)
+    executor.shutdown()
