@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -163,3 +165,34 @@ def test_a_child_that_ray_cannot_begin_again_ends(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match=r"^workers must start and stay; theirs ended"):
         future.result(0)
     executor.shutdown()
+
+
+def _endless_step(folder: Path) -> Callable[[], object]:
+    def step() -> None:
+        (folder / str(os.getpid())).touch()
+        time.sleep(600)
+
+    return step
+
+
+def test_a_measurement_that_is_interrupted_leaves_no_process_and_no_word(tmp_path: Path) -> None:
+    """The terminal's interrupt goes to the processes that are measured too."""
+    script = (
+        "from functools import partial; from pathlib import Path; "
+        "from netwright.executors.probe import _measured; "
+        "from tests.test_workers_ended import _endless_step\n"
+        f"try: _measured(2, 1, partial(_endless_step, Path({str(tmp_path)!r})))\n"
+        "except KeyboardInterrupt: print('over')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=60) == ("over\n", "")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

@@ -8,9 +8,10 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from netwright.interrupts import all_held
 from netwright.machine import cores, keep, kept, processor, torch_version
 
 NAME = "workers"  # of the file of measurements
@@ -110,16 +111,21 @@ def _measured(workers: int, threads: int, make: Callable[[], object]) -> float:
     command = [sys.executable, "-c", STEPS, str(threads), str(SECONDS)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     pipe = subprocess.PIPE
-    running = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) for _ in range(workers)
-    ]
-    for process in running:
-        _send(process, pickle.dumps(make))
-    ready = [process.stdout is not None and process.stdout.readline() for process in running]
-    if all(ready):
+    with ExitStack() as stack:
+        running: list[subprocess.Popen[bytes]] = []
+        with all_held():
+            for _ in range(workers):
+                begun = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+                running.append(stack.enter_context(begun))
+                stack.callback(begun.wait)
+                stack.callback(begun.kill)  # where an interrupt leaves it
         for process in running:
-            _send(process, b"go\n")
-    speeds = [process.communicate()[0].strip() for process in running]
+            _send(process, pickle.dumps(make))
+        ready = [process.stdout is not None and process.stdout.readline() for process in running]
+        if all(ready):
+            for process in running:
+                _send(process, b"go\n")
+        speeds = [process.communicate()[0].strip() for process in running]
     return sum(map(float, speeds)) if all(speeds) else 0.0
 
 

@@ -23,6 +23,7 @@ from netwright.tasks import execution
 from netwright.workspace import Workspace
 from tests import killed, slow_search
 from tests.cli.conftest import SETS, Run, refused
+from tests.equal import outcome, same
 
 
 @contextmanager
@@ -32,6 +33,7 @@ def _start(folder: Path, *args: str, seconds: float = 0.0) -> Iterator[subproces
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -58,6 +60,15 @@ def _wait_for_a_proposal(folder: Path) -> SqlStore:
     store, deadline = _wait_for_trials(folder, 0), time.time() + 60
     while not store.outlines():
         assert time.time() < deadline, "nothing was proposed"
+        time.sleep(0.02)
+    return store
+
+
+def _wait_for_children(folder: Path, n: int) -> SqlStore:
+    """Wait until the search says with its heartbeat that so many run."""
+    store, deadline = _wait_for_a_proposal(folder), time.time() + 60
+    while (holder := store.holder()) is None or holder.progress.get("running") != n:
+        assert time.time() < deadline, "its children were not started"
         time.sleep(0.02)
     return store
 
@@ -91,8 +102,7 @@ def test_children_that_do_not_end_are_recorded_as_interrupted(tmp_path: Path, tw
         if twice:
             store = _wait_for_trials(folder, 2)
         else:
-            store = _wait_for_a_proposal(folder)
-        time.sleep(0.3)
+            store = _wait_for_children(folder, 2)
         began = time.time()
         process.send_signal(signal.SIGINT)
         if twice:
@@ -107,6 +117,65 @@ def test_children_that_do_not_end_are_recorded_as_interrupted(tmp_path: Path, tw
             assert len(store.events("interrupted")[0].payload["numbers"]) == 2
         assert store.holder() is None
         store.close()
+
+
+def _goes_on_as_if_nothing_had_been(folder: Path, trials: int) -> None:
+    found, whole = slow_search.study_in(folder, 0.0), slow_search.study_in(folder / "whole", 0.0)
+    for study in (found, whole):
+        study.run(trials)
+    assert [outcome(t) for t in found.trials] == [outcome(t) for t in whole.trials]
+    assert all(trial.completed for trial in found.trials)
+    assert same(found.controller.state_dict(), whole.controller.state_dict())
+    for study in (found, whole):
+        study.store.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)]
+)
+def test_a_second_signal_ends_slow_children_at_once_and_nothing_is_lost(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, str(workers), seconds=1000.0) as process:
+        store = _wait_for_children(folder, workers)
+        process.send_signal(number)
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert said.startswith(f"netwright: {number.name}: no more children are started; those ")
+        assert said.endswith("once more ends at once\n")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert err.splitlines()[-1:] == [
+            f"netwright: interrupted; go on with: netwright resume {folder}"
+        ]
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        lost = [event.payload["numbers"] for event in store.events("interrupted")]
+        assert lost == [list(range(workers))]
+        assert store.holder() is None
+        store.close()
+    _goes_on_as_if_nothing_had_been(folder, 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_search_costs_no_child(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """As Ctrl-C in a terminal, and as a service or a queue of jobs that is stopped."""
+    folder = tmp_path / "s"
+    with _start(folder, "2", seconds=0.3) as process:
+        store = _wait_for_trials(folder, 2)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert store.holder() is None
+        if number is signal.SIGINT:
+            assert store.events("interrupted") == []
+        finished = sum(o.reward is not None for o in store.outlines())
+        store.close()
+    _goes_on_as_if_nothing_had_been(folder, finished + 3)
 
 
 def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
