@@ -50,13 +50,13 @@ class Loop:
         self.stopping = False
 
     def run(self, check: Callable[[], None]) -> None:
-        """Go on to the end; `check` is called before each wait and may raise."""
+        """Go on to the end; `check` is called before each write and each wait, and may raise."""
         while self._missing > 0:
-            self._fill()
+            self._fill(check)
             if self._missing <= 0 or (self.stopping and not self._running):
                 return
             check()
-            self._take()
+            self._take(check)
 
     @property
     def _missing(self) -> int:
@@ -67,9 +67,10 @@ class Loop:
         starting = [] if self._starting is None else [self._starting]
         return sorted(trial.number for trial in [*starting, *self._running.values()])
 
-    def _fill(self) -> None:
+    def _fill(self, check: Callable[[], None]) -> None:
         """Start trials while workers are free and trials may start."""
         while not self.stopping and (missing := self._missing) > 0:
+            check()
             if min(self._executor.workers, missing) <= len(self._running):
                 return
             trial = self._keeper.next()
@@ -105,10 +106,11 @@ class Loop:
             return True
         return keeper.batches < self._mode.replicas and len(keeper.pending) < missing
 
-    def _take(self) -> None:
+    def _take(self, check: Callable[[], None]) -> None:
         """Wait for an evaluation that ends, and take what ended beside it too."""
         future = self._keeper.clock.wait(self._ended, TICK)
         while future is not None:
+            check()
             trial = self._running.pop(future)
             self._change(len(self._running))
             done = self._keeper.ended(trial, future.exception() or future.result())

@@ -8,7 +8,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from typing import Any, SupportsFloat
 
@@ -302,10 +302,11 @@ class Study:
             self.watch = self._new_watch(trials, executor)
             loop = Loop(self._keeper, self.evaluator, executor, self.mode, self.watch, on_trial)
             self._loop = loop
-            stack.callback(self._interrupted, loop)
+            check = _nothing if lease is None else lease.check
+            stack.callback(self._interrupted, loop, check)
             if say is not None:
                 stack.enter_context(self.store.patient(say))
-            loop.run(lease.check if lease is not None else _nothing)
+            loop.run(check)
 
     def stop(self) -> None:
         """Let a run start no more children and return when those that run have ended."""
@@ -331,15 +332,17 @@ class Study:
             best_reward=best[0].reward if best else None,
         )
 
-    def _interrupted(self, loop: Loop) -> None:
-        """Journal which children were lost; they are trained again by the next run."""
+    def _interrupted(self, loop: Loop, check: Callable[[], None]) -> None:
+        """Journal which children were lost; they are trained again by the next run.
+
+        Where `check` raises the journal is another's.
+        """
         self._loop = None
         numbers = loop.interrupted()
         if numbers:
-            try:
+            with suppress(StudyError):
+                check()
                 self.store.add_event("interrupted", {"numbers": numbers})
-            except StudyError:
-                return
 
 
 def _nothing() -> None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from netwright.controllers.random import RandomSearch
 from netwright.errors import StudyError
-from netwright.evaluators.synthetic import Additive
+from netwright.evaluators.synthetic import Additive, choices_space
 from netwright.interrupts import held, let_through
+from netwright.journal import lease as leases
 from netwright.journal.database import Database
 from netwright.journal.lease import Lease
-from netwright.space import Choice, SearchSpace
+from netwright.scheduling import Ended, WallClock
+from netwright.space import Architecture, Choice, SearchSpace
 from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
+from netwright.trial import Evaluation
 from tests.contracts.test_controllers import CONTROLLERS
 from tests.equal import outcome, same
 
@@ -283,3 +290,58 @@ def _lease(store: SqlStore) -> Lease:
 
 def _raise(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+class _Taken(WallClock):
+    """A clock on which another process takes a study's lease over, which is seen at once."""
+
+    def __init__(self, file: Path, when: str) -> None:
+        self.file, self.when, self.calls = file, when, 0
+        self.journal: tuple[Any, ...] = ()
+
+    def take_over(self, when: str) -> None:
+        self.calls += when == self.when
+        if self.calls != 6 or self.journal:
+            return
+        with closing(sqlite3.connect(self.file)) as connection, connection:
+            connection.execute("update lease set token = 'another'")
+        (heart,) = (thread for thread in threading.enumerate() if thread.name == "lease")
+        heart.join(60)  # which stops once it has seen it
+        self.journal = _journal(self.file)
+
+    def wait(self, ended: SimpleQueue[Ended], timeout: float) -> Ended | None:
+        self.take_over("while it waits")
+        return super().wait(ended, timeout)
+
+
+def _journal(file: Path) -> tuple[Any, ...]:
+    with closing(sqlite3.connect(file)) as connection:
+        names = "select name from sqlite_master where type = 'table' order by name"
+        tables = [name for (name,) in connection.execute(names)]
+        return tuple(connection.execute(f"select * from {name}").fetchall() for name in tables)
+
+
+@pytest.mark.parametrize("when", ["in a child", "while it waits", "after a trial"])
+def test_a_search_that_lost_its_lease_writes_nothing_more(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT", 0.01)
+    file = tmp_path / "s.db"
+    clock = _Taken(file, when)
+    space = choices_space(6, 3)
+
+    class Child(Additive):
+        def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+            clock.take_over("in a child")
+            return super().evaluate(architecture, seed, device)
+
+    controller = RandomSearch(space, seed=3, batch=2)  # what follows the sixth trial is a proposal
+    study = Study(space, controller, Child(space), sqlite_url(file), clock=clock)
+    with pytest.raises(StudyError) as caught:
+        study.run(TRIALS, on_trial=lambda _: clock.take_over("after a trial"))
+    assert str(caught.value) == (
+        f"a study is searched by one process at a time; {file} was taken over by another while "
+        f"this one could not reach it for 60 s; let that one go on"
+    )
+    assert clock.journal
+    assert _journal(file) == clock.journal

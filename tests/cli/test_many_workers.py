@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,27 @@ def test_a_search_whose_lease_was_taken_over_stops(tmp_path: Path) -> None:
     lease.release()
 
 
+def test_a_search_whose_lease_was_taken_over_ends_with_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, "2", seconds=1000.0) as process:
+        store = _wait_for_children(folder, 2)
+        with store._database.engine.begin() as connection:
+            connection.exec_driver_sql("update lease set token = 'another'")
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2, err
+        assert out == ""
+        assert [line for line in err.splitlines() if line.startswith("netwright: ")] == [
+            f"netwright: a study is searched by one process at a time; {folder} was taken over by "
+            f"another while this one could not reach it for 60 s; let that one go on"
+        ]
+        assert "Traceback" not in err
+        assert [event.kind for event in store.events()] == ["propose"]
+        holder = store.holder()
+        assert holder is not None
+        assert holder.token == "another"
+        store.close()
+
+
 def test_a_lease_of_another_machine_holds_for_a_minute(tmp_path: Path) -> None:
     study = killed.study(sqlite_url(tmp_path / "s.db"))
     store = study.store
@@ -284,6 +306,42 @@ def test_workers_are_a_number_or_measured(
     code, out, err = run(*call, "--workers", "auto")
     assert (code, out.startswith("1 trials")) == (0, True)
     assert "netwright: just 1" in err
+
+
+def _searched_on_two_processors(*args: object) -> tuple[str, int]:
+    """Run a command in a process that sees at most two; return what it said and how many it saw."""
+    script = (
+        "import os, sys; from netwright import cli\n"
+        "if hasattr(os, 'sched_setaffinity'):\n"
+        "    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])\n"
+        "from netwright.machine import cores; print(cores()); sys.stdout.flush(); cli.main()"
+    )
+    command = [sys.executable, "-c", script, *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, int(done.stdout.split()[0])
+
+
+def test_workers_are_measured_once_and_as_many_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    sets = (*SETS, "--set", "training.precision=float32", "--set", "execution.threads=1")
+    place, kept = tmp_path / "s", tmp_path / "netwright" / "workers.json"
+    first = ("search", "digits", "--study", place, "--trials", 3, "--workers", "auto", *sets)
+    err, seen = _searched_on_two_processors(*first)
+    if seen == 1:
+        assert "netwright: 1 worker: there is one processor" in err
+        return
+    assert "netwright: measuring how many workers this machine feeds best, once" in err
+    assert re.search(r"^netwright: (1 worker|\d+ workers) of 1 thread: ", err, re.MULTILINE)
+    ((name, speeds),) = json.loads(kept.read_text()).items()
+    assert (len(speeds), min(speeds) > 0) == (2, True)
+    kept.write_text(json.dumps({name: [1.0, 10.0]}))
+    err, seen = _searched_on_two_processors("resume", place, "--trials", 6, "--workers", "auto")
+    assert "measuring" not in err
+    assert f"netwright: {seen} workers of 1 thread: 10.0 times as fast as 1 of 1" in err
+    assert [trial.completed for trial in Workspace(place).open()[1].trials] == [True] * 6
 
 
 def test_a_preset_of_small_children_takes_as_many_workers_as_the_machine_feeds(
