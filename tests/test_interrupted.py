@@ -340,8 +340,8 @@ def test_a_search_that_lost_its_lease_writes_nothing_more(
     with pytest.raises(StudyError) as caught:
         study.run(TRIALS, on_trial=lambda _: clock.take_over("after a trial"))
     assert str(caught.value) == (
-        f"a study is searched by one process at a time; {file} was taken over by another while "
-        f"this one could not reach it for 60 s; let that one go on"
+        f"a study is searched by one process at a time; {sqlite_url(file)} was taken over by "
+        f"another while this one could not reach it for 60 s; let that one go on"
     )
     assert clock.journal
     assert _journal(file) == clock.journal
