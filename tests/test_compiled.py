@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from netwright.children import compiled
 
 SCRIPT = """
@@ -31,16 +29,14 @@ def _run(cache: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("left", [0, 1, 40])
-def test_damaged_files_are_made_anew(left: int, tmp_path: Path) -> None:
+def test_damaged_files_are_made_anew(tmp_path: Path) -> None:
     assert _run(tmp_path) == ["42 42", "0 1"]
-    assert _run(tmp_path) == ["42 42", "1 0"]
-    files = [path for path in tmp_path.rglob("*.nb*") if path.is_file()]
+    files = sorted(path for path in tmp_path.rglob("*.nb*") if path.is_file())
     assert len(files) == 4
-    for path in files:
+    for path, left in zip(files, (0, 40, 40, 1), strict=True):
         path.write_bytes(path.read_bytes()[:left])
     assert _run(tmp_path) == ["42 42", "0 1"]
-    assert _run(tmp_path)[0] == "42 42"
+    assert _run(tmp_path) == ["42 42", "1 0"]
 
 
 def test_a_full_disk_keeps_nothing_and_fails_nothing() -> None:
