@@ -1,4 +1,4 @@
-"""Convolves by the products that this processor would not choose; see test_convolutions.
+"""Convolves, and runs cells, by products that this processor would not choose: test_convolutions.
 
 vectors: also where it has tiles. tiles: also where it has none, their instructions done here.
 """
@@ -72,6 +72,21 @@ def _called(builder: Any, name: str, *takes: Any) -> None:
     builder.call(builder.inttoptr(_WORD(address), kind.as_pointer()), words)
 
 
+def _cells() -> None:
+    """Compare layers of cells whose products are made so with plain ones."""
+    from netwright.children.tiles import fit
+    from tests import test_recurrent as tests
+
+    for sizes in ((20, 20), (35, 17)):
+        assert fit(sizes)
+        exact, found = (
+            tests._small_gradients(tests.SMOOTH, kind, sizes, True, 3, fast, 40, 33)
+            for kind, fast in ((torch.float64, False), (torch.bfloat16, True))
+        )
+        for a, b in zip(exact, found, strict=True):
+            assert float((b.double() - a).norm()) <= 0.01 * float(a.norm())
+
+
 def main(which: str) -> None:
     compiled.has_tiles = lambda: which == "tiles"  # type: ignore[assignment]
     compiled._sources.cache_clear()
@@ -83,6 +98,7 @@ def main(which: str) -> None:
     from tests import test_convolutions as tests
 
     torch.set_num_threads(1)
+    _cells()
     torch.manual_seed(0)
     for size, channels, filters, kernel, stride in CASES:
         inputs = Inputs(tuple(tests._images(3, c, *size) for c in channels), size)
