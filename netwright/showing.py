@@ -54,13 +54,13 @@ def _is_study(what: str) -> bool:
 def _of_study(what: str) -> tuple[Workspace, int | None] | None:
     """Return study and number (None: the best) of STUDY:best or STUDY:NUMBER, else None."""
     where, colon, which = what.rpartition(":")
-    named = which == "best" or which.isdecimal()
+    sound = which == "best" or which.isdecimal()
     if is_url(what):  # whose last colon may be a port's
-        if not named or "/" not in where.partition("://")[2]:
+        if not sound or "/" not in where.partition("://")[2]:
             return None
     elif not colon or not Path(where).is_dir() or Path(what).exists():
         return None
-    elif not named:
+    elif not sound:
         raise UsageError(
             f"a study's trial must be STUDY:best or STUDY:NUMBER; got {what!r}; see netwright top"
         )

@@ -43,6 +43,12 @@ def has_tiles() -> bool:
 
 
 @functools.cache
+def has_vectors() -> bool:
+    """Say whether the processor multiplies vectors of bfloat16."""
+    return bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+@functools.cache
 def _sources() -> str:
     """Return what changes where the code of any function that is compiled here does."""
     found = hashlib.sha256(bytes([has_tiles()]))
@@ -58,6 +64,11 @@ def named(function: _F) -> _F:
     """
     function.__qualname__ += f"_{_sources()}"
     return function
+
+
+def graphed() -> bool:
+    """Say whether a graph is being made of what is called, which compiled code is no part of."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def compiles() -> bool:
@@ -87,9 +98,7 @@ def kept_on_disk(compile_as: Callable[..., Any], *given: Any, **options: Any) ->
     def decorate(function: Any) -> Any:
         try:
             made = compile_as(*given, cache=True, **options)(function)
-        except (
-            Exception
-        ):  # no place, a full disk or a damaged file; what is wrong itself fails again
+        except Exception:  # no place, a full disk, a damaged file; what is wrong fails again
             return compile_as(*given, **options)(function)
         _careful(made._cache)
         return made

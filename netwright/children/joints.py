@@ -23,7 +23,7 @@ from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
 from netwright.children import openmp
-from netwright.children.compiled import compiles
+from netwright.children.compiled import compiles, graphed
 from netwright.children.recording import hold
 
 Size = tuple[int, int]
@@ -54,11 +54,10 @@ def fast(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     called, or all modules have hooks, they do not run.
     """
     return (
-        not torch.compiler.is_compiling()
+        not graphed()
         and not _plain
         and x.is_cpu
         and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
-        and not torch._C._is_tracing()
         and x.is_contiguous(memory_format=LAST)
         and x.numel() > 0
         and compiles()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from netwright.children.aligned import aligned, whole
+from netwright.children.compiled import graphed
 from netwright.children.steps import Runner, arrived, constant, laid, numbers_of
 from netwright.children.tiled.amx import ROWS as TILE_ROWS
 from netwright.children.tiles import fit, laid_tiles
@@ -24,9 +25,7 @@ ROWS = 8  # sequences a step, on average, from which on it pays
 
 def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
     """Say whether `small_layer` can make a layer, and faster than `netwright.children.steps`."""
-    if (
-        torch.compiler.is_compiling() or torch._C._is_tracing()
-    ):  # before a size is looked at, which would fix it
+    if graphed():  # before a size is looked at, which would fix it
         return False
     return (
         x.device.type == "cpu"

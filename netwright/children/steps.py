@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from netwright.children.aligned import aligned, cut
+from netwright.children.compiled import graphed
 from netwright.children.openmp import openmp
 from netwright.children.tiles import fit, laid_tiles
 from netwright.spaces.recurrent import Cell
@@ -104,8 +105,7 @@ def fast_layer(
 def run_layer(cell: Cell, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Return `fast_layer` where it can run, else `plain_layer`."""
     known = z.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    graph = torch.compiler.is_compiling() or torch._C._is_tracing()
-    fast = z.device.type == "cpu" and known and not graph
+    fast = z.device.type == "cpu" and known and not graphed()
     return (fast_layer if fast else plain_layer)(cell, z, *rest)
 
 

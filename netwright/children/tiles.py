@@ -6,19 +6,19 @@ are laid out in tiles whose rows hold two of theirs, number by number by turns.
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped]
 from torch import Tensor
 
 from netwright.children.aligned import TILE, whole
-from netwright.children.compiled import has_tiles
+from netwright.children.compiled import has_tiles, has_vectors
 from netwright.children.native import BYTES, FLOAT, HALF, WORD, Writer, call, size_of
 from netwright.children.tiled.amx import ROWS, SIZE, tile
+from netwright.children.tiled.vectors import multiplied
 
 TALL, PAIRS = 8, 4  # rows of sums in vectors, and pairs of numbers, that are written out at once
 _BYTE = ir.IntType(8)
@@ -27,12 +27,6 @@ _BYTE = ir.IntType(8)
 def fit(batch_sizes: Sequence[int]) -> bool:
     """Say whether the products of a layer of bfloat16 can be made in tiles, or as they would be."""
     return min(batch_sizes) >= ROWS and (has_tiles() or has_vectors())
-
-
-@functools.cache
-def has_vectors() -> bool:
-    """Say whether the processor multiplies vectors of bfloat16."""
-    return bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 class Places(NamedTuple):
@@ -168,23 +162,13 @@ def _in_vectors(
                     factor = w.spread(w.builder.load(place))
                     for j, vector in enumerate(vectors):
                         i = r * len(vectors) + j
-                        sums[i] = _added(w, sums[i], vector, factor)
+                        sums[i] = multiplied(w.builder, sums[i], vector, factor)
             return sums
 
         return w.loop(0, -(-many // PAIRS), pairs, totals)
 
     for (r, j), total in zip(each, w.loop(0, tiles, term, held), strict=True):
         w.write(w.lanes_of(total), w.add(to[j], r * out.row), FLOAT)
-
-
-def _added(w: Writer, total: Any, a: Any, b: Any) -> Any:
-    """Return sums with the products of pairs of bfloat16 added."""
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    function = w.function.module.globals.get(name)
-    if function is None:
-        kind = ir.FunctionType(total.type, [total.type, a.type, b.type])
-        function = ir.Function(w.function.module, kind, name)
-    return w.builder.call(function, [total, a, b])
 
 
 def _by_two(w: Writer, first: Any, last: Any, body: Callable[[Any, int], None]) -> None:

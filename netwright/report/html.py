@@ -109,3 +109,8 @@ def figure(svg: str, caption: str = "") -> str:
 def details(summary: str, body: str) -> str:
     """Return a part that opens on a click; the summary is escaped."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a section of the page: its heading, and those parts that are not empty."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{chr(10).join(p for p in parts if p)}\n</section>"

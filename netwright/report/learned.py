@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from netwright.report import plots, policy
-from netwright.report.html import escape, figure
+from netwright.report.html import escape, figure, section
 from netwright.report.plots import Snapshots
 from netwright.space import SearchSpace
 
+TITLE = "What the controller learned"
 POLICY = "A policy proposes every child: what it draws is trained. It is taught by their rewards."
 GUIDED = (
     "A value model, taught by the ranks of past rewards, picks each child among candidates. "
@@ -78,7 +79,7 @@ def learned_section(space: SearchSpace, snapshots: Snapshots, controller: Mappin
     there is a policy.
     """
     if not snapshots:
-        return _section('<p class="note">There is no record of what it would draw.</p>')
+        return section(TITLE, '<p class="note">There is no record of what it would draw.</p>')
     words = _words(controller)
     charts = policy.options(space, snapshots, words.what)
     many = policy.many_options(space, snapshots, words.what)
@@ -97,8 +98,4 @@ def learned_section(space: SearchSpace, snapshots: Snapshots, controller: Mappin
         parts.append(figure(many, words.many))
     if heat:
         parts += ["<h3>Connections</h3>", figure(heat, words.links)]
-    return _section(*parts)
-
-
-def _section(*parts: str) -> str:
-    return f"<section>\n<h2>What the controller learned</h2>\n{chr(10).join(parts)}\n</section>"
+    return section(TITLE, *parts)

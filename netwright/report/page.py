@@ -14,7 +14,7 @@ from netwright.protocols import Event, PolicySnapshot
 from netwright.report import plots, tables
 from netwright.report.cells import draw_cell
 from netwright.report.drawing import draw_decisions, draw_network
-from netwright.report.html import details, duration, escape, figure, number, table
+from netwright.report.html import details, duration, escape, figure, number, section, table
 from netwright.report.learned import learned_section
 from netwright.report.record import (
     configuration,
@@ -93,10 +93,6 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 # --- sections -----------------------------------------------------------------------------------
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{chr(10).join(p for p in parts if p)}\n</section>"
 
 
 def _paragraph(text: str, kind: str = "") -> str:
@@ -182,7 +178,7 @@ def _parameters(data: ReportData, best: Sequence[Trial]) -> str:
 
 def _rewards(data: ReportData) -> str:
     if not data.trials:
-        return _section("Trials", _paragraph("No trial has been proposed yet.", "note"))
+        return section("Trials", _paragraph("No trial has been proposed yet.", "note"))
     caption = f"Points are trials, the steps the best {metric_name(data.metric)} so far"
     caption += "; hollow points share the result of an equal architecture; crosses failed."
     most = max(len(data.trials), len(data.control))
@@ -190,7 +186,7 @@ def _rewards(data: ReportData) -> str:
         caption += f" At most {plots.MOST_POINTS:,} points are drawn of each; the steps hold all."
     curves = plots.curves(data.trials, metric=data.metric, space=data.space)
     chart = plots.rewards(data.trials, data.control, data.control_name, data.metric)
-    return _section(
+    return section(
         "Trials",
         figure(chart, caption),
         f"<h3>{_curves_title(data)}</h3>{figure(curves)}" if curves else "",
@@ -258,7 +254,7 @@ def _control(data: ReportData) -> str:
             f"The budgets differ: {ours['trials']:,} trials against {theirs['trials']:,}; more "
             f"trials favour the best."
         )
-    return _section(
+    return section(
         f"Against {name}",
         _paragraph(verdict(ours, theirs, name, data.metric), "verdict"),
         _paragraph(unequal) if unequal else "",
@@ -276,7 +272,7 @@ def _section_of(data: ReportData, name: str) -> Mapping[str, Any]:
 def _best(data: ReportData) -> str:
     best = tables.top_rows(data.trials, 20, data.space)
     if not best:
-        return _section(
+        return section(
             "Best architectures", _paragraph("No trial has completed with a score.", "note")
         )
     drawings = []
@@ -288,7 +284,7 @@ def _best(data: ReportData) -> str:
     legend = _trainings(data, best)
     if any(tables.cell_in(trial.architecture) for trial in best):
         legend += f". {tables.CELL_LEGEND}"
-    return _section(
+    return section(
         "Best architectures",
         table(
             [name if column == "score" else column for column in tables.HEAD],
@@ -336,4 +332,4 @@ def _failures(data: ReportData) -> str:
     counts = tables.failure_counts(data.trials)
     if not counts:
         return ""
-    return _section("Failures", table(("reason", "trials"), counts, numeric=(1,)))
+    return section("Failures", table(("reason", "trials"), counts, numeric=(1,)))

@@ -178,8 +178,7 @@ def summary(trials: Sequence[Trial], space: SearchSpace | None = None) -> dict[s
     """Return what a search amounts to.
 
     best (of the highest reward), mean_top_5 (of the five highest, each architecture once, as in
-    `top_rows`), mean,
-    mean_last_quarter: scores, None without a completed trial.
+    `top_rows`), mean, mean_last_quarter: scores, None without a completed trial.
     trials, completed, stopped, failed, duplicates: counts. cost: `child_seconds`.
     """
     done = scored(trials)

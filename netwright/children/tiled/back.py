@@ -92,13 +92,13 @@ def _add_up(
                 at = (c, i, j)
                 many = min(wide, counts[best] - at[best])
                 beside = many if best == 0 else 1
+                halves = half(channels) if c + beside == counts[0] else 0
+                halves *= 1 if best == 0 else many
                 for o in range(0, high, down):
                     amx.sums(
                         min(down, high - o),
                         many,
-                        half(channels) * (1 if best == 0 else many)
-                        if c + beside == counts[0]
-                        else 0,
+                        halves,
                         each,
                         left + o * each * line * 2,
                         line * 2,

@@ -53,7 +53,8 @@ def _everywhere(builder: Any, pair: Any, lanes: int) -> Any:
     return builder.shuffle_vector(held, held, ir.Constant(kind, [0] * lanes))
 
 
-def _added(builder: Any, total: Any, a: Any, b: Any) -> Any:
+def multiplied(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """Return sums in vectors with the products of pairs of bfloat16, int32 vectors, added."""
     kind = ir.FunctionType(total.type, [total.type, a.type, b.type])
     name = f"llvm.x86.avx512bf16.dpbf16ps.{total.type.count * 32}"
     return builder.call(_declared(builder.module, kind, name), [total, a, b])
@@ -125,7 +126,7 @@ def _products(
                 pair.align = 2
                 for total, column in zip(row, columns, strict=True):
                     factor = _everywhere(builder, pair, column.type.count)
-                    found = _added(builder, builder.load(total), column, factor)
+                    found = multiplied(builder, builder.load(total), column, factor)
                     builder.store(found, total)
 
 
