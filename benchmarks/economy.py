@@ -29,7 +29,7 @@ import argparse
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from benchmarks import shared
 from benchmarks.shared import check_same, count, image_config, kept, recipe_digest
 from netwright.config import set_threads
 from netwright.errors import UsageError
+from netwright.evaluators.image import ImageEvaluator
 from netwright.executors.local import InProcess
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed
@@ -105,14 +106,19 @@ class Economy:
         study.run(config.study.trials, InProcess(config.execution.here), on_trial=say)
         return study
 
-    def quality(self, study: Study, number: int, config: ImageConfig) -> float:
+    @cached_property
+    def whole(self) -> ImageEvaluator:
+        """The evaluator of the full search."""
+        config = self.settled(())
+        return config.make_evaluator(config.make_space())
+
+    def quality(self, study: Study, number: int) -> float:
         """Return the mean score of full retrainings of a trial's architecture; higher is better."""
-        architecture = study.trial(number).architecture
+        architecture, config = study.trial(number).architecture, self.settled(())
 
         def train(k: int) -> float:
-            assert study.evaluator is not None
             seed = derive_seed(self.seed, k, "economy")
-            return study.evaluator.evaluate(architecture, seed, config.execution.here).score
+            return self.whole.evaluate(architecture, seed, config.execution.here).score
 
         return self._mean("retrained", study, number, config, train)
 
@@ -157,7 +163,7 @@ class Economy:
             seconds += trial.evaluation.cost if trial.evaluation is not None else 0.0
             if trial.completed and trial.reward is not None and trial.reward > best:
                 best = trial.reward
-                quality = self.quality(study, trial.number, config)
+                quality = self.quality(study, trial.number)
                 points.append(Point(trial.number, epochs, seconds, quality))
         return [*points, replace(points[-1], epochs=epochs, seconds=seconds)]
 
