@@ -186,7 +186,9 @@ def rule_of(
     At each rung the threshold is the score that the best `keep` of `records` reached; equal scores
     go on. The reward of a stopped child is the isotonic regression of the rewards of trials that
     went on from this rung on their scores there, capped by the lowest reward of those at or above
-    the threshold: of the trials known, none that passes is told less than one that does not.
+    the threshold: of the trials known, none that passes is told less than one that does not. Where
+    all that reached the threshold were stopped themselves, when better ones were in the window, it
+    is capped by the highest reward of the regression.
     """
     if settings.method == "none":
         return None
@@ -226,10 +228,11 @@ def _went_on(record: Record, epoch: int) -> bool:
 def _rung(epoch: int, threshold: float, went_on: Sequence[Record], lower: bool) -> Rung | None:
     sign = -1.0 if lower else 1.0
     pairs = [(sign * _best(r.curve[:epoch], lower), r.reward) for r in went_on]
-    passed = [reward for score, reward in pairs if score >= sign * threshold]
-    if not passed:
+    if not pairs:
         return None
-    knots = _below(_thinned(isotonic(pairs)), sign * threshold, min(passed))
+    passed = [reward for score, reward in pairs if score >= sign * threshold]
+    knots = _thinned(isotonic(pairs))
+    knots = _below(knots, sign * threshold, min(passed) if passed else knots[-1][1])
     return Rung(
         epoch=epoch,
         threshold=threshold,

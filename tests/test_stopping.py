@@ -91,6 +91,17 @@ def test_stopped_children_count_where_they_were_but_teach_nothing_of_what_follow
     assert max(rule.rungs[0].rewards) <= 5.0
 
 
+def test_a_rung_whose_best_were_stopped_themselves_stops_as_before() -> None:
+    stopped = [Record(curve=(score,), reward=0.5, whole=False) for score in (0.6, 0.7, 0.8, 0.9)]
+    rule = rule_of([*FOUR, *stopped], [], SETTINGS, lower=False)
+    assert rule is not None
+    assert rule.rungs[0].threshold == 0.6
+    assert rule.stops([0.59])
+    assert not rule.stops([0.6])
+    assert rule.reward([0.1]) == 1.0
+    assert rule.reward([0.59]) == 5.0, "no more than the best of those that went on"
+
+
 def test_the_first_trials_teach_what_a_bad_start_leads_to_and_set_no_threshold() -> None:
     first = [whole(0.05, 0.1, 0.1, reward=0.25)] * 20
     rule = rule_of(FOUR, first, SETTINGS, lower=False)
@@ -188,7 +199,8 @@ def test_who_stops_is_never_told_more_than_who_is_known_to_have_passed(
         curves = [(score,) * rung.epoch for score in sorted((one, other), reverse=lower)]
         told = [alone.reward(curve) for curve in curves]
         assert told[0] <= told[1] + 1e-12, "a better score is never told less"
-        assert max(told) <= min(passed) + 1e-12
+        assert max(told) <= min(passed, default=math.inf) + 1e-12
+        assert max(told) <= max(r.reward for r in [*known[:4], *past]) + 1e-12
 
 
 @given(records, st.booleans())
