@@ -53,13 +53,21 @@ def tune(config: Config, study: Study, evaluator: Evaluator) -> Iterator[Mapping
     search is not so again. Each is an event "tune" of the journal; those that are there, trained
     as these, are not run again. Its "how" names what all runs share.
     """
-    scalars = {k: v for k, v in config.to_dict()["tune"].items() if isinstance(v, int | float)}
+    scalars = {k: v for k, v in _section(config).items() if isinstance(v, int | float)}
     how = _digest([config.identity(), {**scalars, "top": None}, SEED])
     runs = []
     for number, point in tune_runs(config, study):
         seed = derive_seed(config.study.seed, number, SEED)
         runs.append(_Run(number, study.trial(number).architecture, point, seed))
     return _tune(config, study.store, evaluator, runs, {"how": how})
+
+
+def _section(config: Config) -> dict[str, Any]:
+    """Return the section [tune]; those of images had no epochs of their own once."""
+    section: dict[str, Any] = config.to_dict()["tune"]
+    if config.task == "images" and not section["epochs"]:
+        del section["epochs"]
+    return section
 
 
 def tune_architecture(
@@ -278,7 +286,7 @@ def tests_opened(target: Path) -> int:
 
 
 def _file_name(config: Config, space: SearchSpace, architecture: Architecture, tune: bool) -> str:
-    grid = config.to_dict()["tune"] if tune else None
+    grid = _section(config) if tune else None
     seed = derive_seed(config.study.seed, 0, "final")
     return training_name(config, space, architecture, grid, seed)
 
@@ -333,7 +341,7 @@ def _training_journal(
         "space": space.to_dict(),
         "architecture": digest(space, architecture),
         "seed": config.study.seed,
-        "config": {**config.identity(), "tune": config.to_dict()["tune"]},
+        "config": {**config.identity(), "tune": _section(config)},
     }
     target.mkdir(parents=True, exist_ok=True)
     store = SqlStore(sqlite_url(target / JOURNAL))

@@ -102,3 +102,24 @@ def test_the_runs_of_an_architecture_share_a_seed_that_its_trial_did_not_have() 
     assert seeds[0] != seeds[1]
     assert not {trial.seed for trial in study.trials} & (seeds[0] | seeds[1])
     assert finishing.best_setting(study) == (1, records[-1]["setting"], 0.5)
+
+
+def test_runs_of_the_grid_may_be_longer_than_children() -> None:
+    """All are as long, the run at the search's own settings too, and count as another grid's."""
+    space = ImageConfig().make_space()
+    study = Study(space, RandomSearch(space, seed=1), lambda architecture: 1.0)
+    study.run(1)
+    lengths: list[int] = []
+
+    class Asked:
+        space = study.space
+
+        def evaluate_module(self, make: Any, recipe: Recipe, *_: object) -> Evaluation:
+            lengths.append(recipe.epochs)
+            return Evaluation(reward=0.5, score=0.5)
+
+    grid = ["training.epochs=2", "tune.top=1", "tune.learning_rates=[0.05]"]
+    for more in ([], ["tune.epochs=2"], ["tune.epochs=7"], ["tune.epochs=0"]):
+        config = load_config("digits", [*grid, *more])
+        assert len(list(finishing.tune(config, study, cast(Any, Asked())))) == 3
+    assert lengths == [2] * 6 + [7] * 3

@@ -34,7 +34,8 @@ class TuneSettings:
     """The small grid after the search (paper, 4.1): every combination on the best few.
 
     top: architectures, >= 1. learning_rates, weight_decays, epsilons (of batch normalisation):
-    > 0, the decay may be 0. drops: pairs as in training.drops.
+    > 0, the decay may be 0. drops: pairs as in training.drops. epochs: of each run, 0 takes
+    training.epochs.
     """
 
     top: int = 3
@@ -42,12 +43,13 @@ class TuneSettings:
     weight_decays: tuple[float, ...] = (1e-4, 5e-4)
     epsilons: tuple[float, ...] = (1e-5, 1e-3)
     drops: tuple[tuple[float, ...], ...] = ((0.5, 0.75), (0.6, 0.8))
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         section = Section("tune", self)
         section.at_least(1, "top")
         section.above(0, "learning_rates", "epsilons")
-        section.at_least(0, "weight_decays")
+        section.at_least(0, "weight_decays", "epochs")
         for drops in self.drops:
             if not all(a < b for a, b in itertools.pairwise((0, *drops, 1))):
                 section.refuse("drops", "must each rise within (0, 1)", value=drops)
@@ -200,8 +202,9 @@ class ImageConfig(Config):
         point: Mapping[str, Any] | None,
         seed: int,
     ) -> Evaluation:
-        """Train at a point of the grid; its rate goes before the architecture's own."""
+        """Train at a point of the grid for tune.epochs; its rate goes before the architecture's."""
         recipe, child = self.at(point)
+        recipe = replace(recipe, epochs=self.tune.epochs or recipe.epochs)
         if point is None:
             recipe = self._own_rate(evaluator.space, architecture, recipe, child)
         make = maker(evaluator.space, architecture, child)
