@@ -115,6 +115,7 @@ class Guided:
     proposed and not told of yet, unless a thousand candidates are all known.
     """
 
+    @single_thread()
     def __init__(
         self, space: SearchSpace, settings: GuidedSettings | None = None, *, seed: int = 0
     ) -> None:
@@ -156,21 +157,21 @@ class Guided:
 
     # --- proposing --------------------------------------------------------------------------
 
+    @single_thread()
     def propose(self, n: int, given: Mapping[str, Option] | None = None) -> list[Architecture]:
         """Return n architectures; `given` fixes choices."""
         generator = np.random.default_rng(derive_seed(self._seed, self._proposals, "propose"))
         first = self._proposals * self.batch
         self.replay_propose(n, given)
         picked: list[Architecture] = []
-        with single_thread():
-            pool: tuple[Designs, Features | None] | None = None
-            for turn in range(first, first + n):
-                new = self._probed(generator, given, turn)
-                if new is None:
-                    pool = pool or self._pool(generator, given)
-                    new = self._chosen(*pool, generator, given, turn)
-                picked.append(new)
-                self.remember(picked[-1:])
+        pool: tuple[Designs, Features | None] | None = None
+        for turn in range(first, first + n):
+            new = self._probed(generator, given, turn)
+            if new is None:
+                pool = pool or self._pool(generator, given)
+                new = self._chosen(*pool, generator, given, turn)
+            picked.append(new)
+            self.remember(picked[-1:])
         return picked
 
     @property
@@ -311,6 +312,7 @@ class Guided:
 
     # --- learning ---------------------------------------------------------------------------
 
+    @single_thread()
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take the trials in; a step of the policy for each `replay` / 4 of them."""
         for trial in trials:
@@ -327,8 +329,7 @@ class Guided:
         while self._untaught >= every:
             self._untaught -= every
             if len(self._told) >= self.settings.start and self.settings.sampled:
-                with single_thread():
-                    self._learn()
+                self._learn()
 
     def _take_in(self, n: int) -> None:
         """Work out what is needed of the last n trials."""
@@ -378,6 +379,7 @@ class Guided:
             ],
         }
 
+    @single_thread()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a state that `state_dict` gave."""
         self.policy.load_state_dict(state["policy"])
