@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from netwright.protocols import Event
-from netwright.report.html import details, duration, escape, number, shorten, table
+from netwright.report.html import details, duration, escape, number, section, shorten, table
 from netwright.report.tables import ACCURACY, metric_name
 from netwright.trial import Metric
 
@@ -66,7 +66,7 @@ def finish_section(final: Mapping[str, Any]) -> str:
             text = duration(value) if known else _say(value)
             cards.append(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>")
     shown = f'<dl class="cards">{"".join(cards)}</dl>' if cards else ""
-    return f"<section>\n<h2>Final training</h2>\n{shown}{''.join(parts)}\n</section>"
+    return section("Final training", shown, *parts)
 
 
 def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
@@ -98,12 +98,13 @@ def timeline(events: Sequence[Event], header: Mapping[str, Any], metric: Metric 
     times = {0: "never opened", 1: "opened once"}.get(opened, f"opened {opened} times")
     said = f"The test data was {times} by this study."
     listed = f'<ol class="timeline">{"".join(items)}</ol>' if items else ""
+    note = ""
     if len({_how(event) for event in shown if event.kind == "tune"} - {None}) > 1:
-        listed += (
+        note = (
             '<p class="note">Tuning runs of different entries were trained in different ways; '
             "their scores are not to be compared.</p>"
         )
-    return f"<section>\n<h2>Timeline</h2>\n<p>{said}</p>\n{listed}\n</section>"
+    return section("Timeline", f"<p>{said}</p>", listed, note)
 
 
 def _item(seconds: float, kind: str, text: str) -> str:
@@ -201,9 +202,7 @@ def configuration(header: Mapping[str, Any]) -> str:
         rows += [(str(name), str(version)) for name, version in versions.items()]
     if rows:
         parts.append(table(("", "value"), rows, caption="Seed and versions"))
-    if not parts:
-        return ""
-    return f"<section>\n<h2>Configuration</h2>\n{''.join(parts)}\n</section>"
+    return section("Configuration", *parts) if parts else ""
 
 
 def reproduce(name: str, header: Mapping[str, Any]) -> str:
@@ -214,8 +213,9 @@ def reproduce(name: str, header: Mapping[str, Any]) -> str:
         f"netwright train {study}     # train the winner on all training data and test it once",
         f"netwright export {study}    # write the trained network for other programs",
     )
-    return (
-        "<section>\n<h2>How to go on</h2>\n<p>The journal holds the configuration and the seed, "
-        "so these commands need no others.</p>\n"
-        f"<pre>{escape(chr(10).join(lines))}</pre>\n</section>"
+    return section(
+        "How to go on",
+        "<p>The journal holds the configuration and the seed, so these commands need no "
+        "others.</p>",
+        f"<pre>{escape(chr(10).join(lines))}</pre>",
     )
