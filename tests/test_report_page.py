@@ -239,6 +239,13 @@ def test_lists_of_the_final_training_are_rounded_and_nothing_empty_is_shown() ->
     assert "<dt>stopped</dt><dd>not finite</dd>" in finish_section({"stopped": "not finite"})
 
 
+def test_a_unit_stands_once() -> None:
+    text = finish_section({"seconds": 4.0, "epochs": 3})
+    assert "<dt>time</dt><dd>4.0 s</dd>" in text
+    assert "<dt>epochs</dt><dd>3</dd>" in text
+    assert "seconds" not in text
+
+
 def test_commands_name_the_study() -> None:
     text = render(report(name="my study"))
     for command in ("resume", "train", "export"):

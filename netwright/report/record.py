@@ -62,8 +62,9 @@ def finish_section(final: Mapping[str, Any]) -> str:
         elif isinstance(value, list | tuple) and len(value) > FEW:
             parts.append(details(label, f"<p>{escape(_say(value))}</p>"))
         elif value not in ("", [], ()):
-            known = key == "seconds" and isinstance(value, int | float)
-            text = duration(value) if known else _say(value)
+            text = _say(value)
+            if key == "seconds" and isinstance(value, int | float):
+                label, text = "time", duration(value)
             cards.append(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>")
     shown = f'<dl class="cards">{"".join(cards)}</dl>' if cards else ""
     return section("Final training", shown, *parts)
