@@ -169,6 +169,13 @@ def train_best(config: Config, study: Study, on_epoch: OnEpoch | None = None) ->
     return replace(finished, training=_name_of(config, study, trial, point))
 
 
+def was_trained(study: Study) -> bool:
+    """Say whether `train_best` has trained the winner, at any settings of the final training."""
+    trial, point, _, _ = _winner(study)
+    made = [(e.payload.get("trial"), e.payload.get("setting")) for e in study.events("train")]
+    return (trial.number, point or None) in made
+
+
 def check_best(config: Config, study: Study, target: Path) -> None:
     """Raise a `UsageError` where `train_best` could not go on to `target`; writes nothing."""
     check_folder(target)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from netwright import finishing
 from netwright.config import Config
 from netwright.errors import StudyError
 from netwright.report.page import ReportData, write_report
@@ -52,6 +54,26 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _commands(place: Workspace, config: Config, study: Study) -> list[tuple[str, str]]:
+    """Return the commands that are still worth giving, and what each does."""
+    name = shlex.quote(place.name)
+    if len(study) < config.study.trials:
+        found = [(f"netwright resume {name}", "go on with the search")]
+    else:
+        further = f"netwright resume {name} --trials {2 * len(study)}"
+        found = [(further, "search as much again")]
+    if not study.top(1):
+        return found
+    trained = finishing.was_trained(study)
+    if not trained:
+        what = "train the winner on all training data and test it once"
+        found.append((f"netwright train {name}", what))
+    found.append((f"netwright export {name}", "write the trained network for other programs"))
+    if trained:
+        found.append((f"netwright predict {name} FILES", "use it; FILES: one, or a folder"))
+    return found
+
+
 def write_study_report(where: str | Path, control: str | Path | None, target: Path) -> None:
     """Write the report of the study at `where`, beside that at `control` where one is given."""
     place = Workspace(where)
@@ -81,7 +103,7 @@ def write_study_report(where: str | Path, control: str | Path | None, target: Pa
             name=config.name,
             space=study.space,
             trials=study.trials,
-            header={**header, "config": config.to_dict(), "folder": place.name},
+            header={**header, "config": config.to_dict()},
             events=study.events(),
             plans={
                 trial.number: config.plan_of(study.space, trial.architecture, header["notes"])
@@ -92,5 +114,6 @@ def write_study_report(where: str | Path, control: str | Path | None, target: Pa
             control_name=name,
             metric=config.metric,
             final=trained[-1] if trained else {},
+            commands=_commands(place, config, study),
         ),
     )

@@ -123,3 +123,20 @@ def test_runs_of_the_grid_may_be_longer_than_children() -> None:
         config = load_config("digits", [*grid, *more])
         assert len(list(finishing.tune(config, study, cast(Any, Asked())))) == 3
     assert lengths == [2] * 6 + [7] * 3
+
+
+def test_the_winner_was_trained_where_the_last_grid_still_chooses_it() -> None:
+    space = ImageConfig().make_space()
+    study = Study(space, RandomSearch(space, seed=1), lambda architecture: 1.0)
+    study.run(3)
+    assert study.best.number == 0
+    assert not finishing.was_trained(study)
+    study.store.add_event("train", {"trial": 1})
+    assert not finishing.was_trained(study)
+    study.store.add_event("train", {"trial": 0})
+    assert finishing.was_trained(study)
+    point = {"learning_rate": 0.1}
+    study.store.add_event("tune", {**run(0, 0.9, 0.9), "setting": point})
+    assert not finishing.was_trained(study)
+    study.store.add_event("train", {"trial": 0, "setting": point})
+    assert finishing.was_trained(study)

@@ -246,11 +246,13 @@ def test_a_unit_stands_once() -> None:
     assert "seconds" not in text
 
 
-def test_commands_name_the_study() -> None:
-    text = render(report(name="my study"))
-    for command in ("resume", "train", "export"):
-        assert f"netwright {command} &#x27;my study&#x27;" in text
-    assert "netwright resume runs/a  " in render(report(header={"folder": "runs/a"}))
+def test_commands_stand_in_columns() -> None:
+    commands = [("netwright top 'a b'", "list <them>"), ("netwright show x", "show it")]
+    text = render(report(commands=commands))
+    assert "<h2>How to go on</h2>" in text
+    assert "netwright top &#x27;a b&#x27;    # list &lt;them&gt;\n" in text
+    assert "netwright show x       # show it</pre>" in text
+    assert "How to go on" not in render(report())
 
 
 @pytest.mark.parametrize(

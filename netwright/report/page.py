@@ -19,7 +19,7 @@ from netwright.report.learned import learned_section
 from netwright.report.record import (
     configuration,
     finish_section,
-    reproduce,
+    go_on_section,
     results_on_test,
     timeline,
 )
@@ -39,13 +39,13 @@ class ReportData:
     """All that the page shows.
 
     header: of the journal: "seed", "config" (nested), "versions" (name to version), "created"
-        (seconds since the epoch), and where they are known "command", "status" and "folder" (the
-        study's folder, for the commands).
+        (seconds since the epoch), and where they are known "command" and "status".
     snapshots: (trials told, what the controller would draw then), in that order.
     plans: networks or cells by trial number; empty for spaces that are neither.
     control: trials of `control_name` on the same space, evaluator and budget.
     final: the record of the final training, empty before it.
     metric: what the scores are.
+    commands: that are worth giving now, and what each does.
     """
 
     name: str
@@ -59,6 +59,7 @@ class ReportData:
     control_name: str = "random search"
     final: Mapping[str, Any] = field(default_factory=dict)
     metric: Metric = ACCURACY
+    commands: Sequence[tuple[str, str]] = ()
 
 
 def render(data: ReportData) -> str:
@@ -73,7 +74,7 @@ def render(data: ReportData) -> str:
         finish_section(data.final),
         timeline(data.events, data.header, data.metric),
         configuration(data.header),
-        reproduce(data.name, data.header),
+        go_on_section(data.commands),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -206,14 +206,12 @@ def configuration(header: Mapping[str, Any]) -> str:
     return section("Configuration", *parts) if parts else ""
 
 
-def reproduce(name: str, header: Mapping[str, Any]) -> str:
-    """Return the commands that take the study further."""
-    study = shlex.quote(str(header.get("folder") or name))
-    lines = (
-        f"netwright resume {study}    # go on with the search",
-        f"netwright train {study}     # train the winner on all training data and test it once",
-        f"netwright export {study}    # write the trained network for other programs",
-    )
+def go_on_section(commands: Sequence[tuple[str, str]]) -> str:
+    """Return the commands that take the study further, each with what it does, "" without any."""
+    if not commands:
+        return ""
+    width = max(len(command) for command, _ in commands)
+    lines = [f"{command:<{width}}    # {what}" for command, what in commands]
     return section(
         "How to go on",
         "<p>The journal holds the configuration and the seed, so these commands need no "
