@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 import netwright as nw
 from netwright.errors import StudyError
@@ -71,3 +72,20 @@ def test_a_journal_becomes_an_optuna_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="needs a database that can be written"):
         export_study(store, "no URL", "small")
     store.close()
+
+
+def test_a_database_that_cannot_be_reached_is_tried_once(tmp_path: Path) -> None:
+    space = small_space()
+    study = nw.Study(space, nw.RandomSearch(space, batch=5), _evaluate)
+    tried: list[object] = []
+
+    def trying(dialect: object, record: object, args: list[str], given: object) -> None:
+        tried.append(args)
+
+    sa.event.listen(sa.Engine, "do_connect", trying)
+    try:
+        with pytest.raises(StudyError, match=r"got '.*no/o.db' .*unable to open database file"):
+            export_study(study, f"sqlite:///{tmp_path / 'no' / 'o.db'}", "small")
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", trying)
+    assert len(tried) == 1

@@ -41,8 +41,8 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     header = store.header()
     space = study.space if isinstance(study, Study) else space_from_dict(header["space"])
     trials = [t for t in store.trials(space) if t.state is not TrialState.RUNNING]
-    _check_no_journal(storage_url)
     try:
+        _check_no_journal(storage_url)
         storage = optuna.storages.RDBStorage(storage_url)
     except (*DATABASE, ImportError, ValueError, RuntimeError) as error:
         raise _unwritable(storage_url, error) from error
@@ -58,14 +58,9 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
 
 def _check_no_journal(url: str) -> None:
     """Raise `StudyError` where Netwright's own tables are there, of which one is Optuna's too."""
-    try:
-        engine = sa.create_engine(url)
-    except (SQLAlchemyError, ImportError, ValueError):
-        return  # Optuna says what is wrong with it
+    engine = sa.create_engine(url)
     try:
         there = set(sa.inspect(engine).get_table_names())
-    except SQLAlchemyError:
-        return
     finally:
         engine.dispose()
     if {"header", "events", "trials"} <= there:
