@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
+from array import array
 from pathlib import Path
 
 import torch
@@ -29,6 +30,13 @@ class OpenMP:
         """
         data = self._addresses + struct.pack(f"={len(numbers)}q", *numbers)
         self._region(function, data, threads, 0)
+
+    def run_whole(self, function: int, numbers: tuple[int, ...], threads: int) -> None:
+        """Run a function of `netwright.children.team`; raises `MemoryError` where a thread did."""
+        told = array("q", [0, -1] * threads)
+        self.run(function, (told.buffer_info()[0], *numbers), threads)
+        if any(met >= 0 for met in told[1::2]):
+            raise MemoryError("a thread of compiled code found no memory to work in")
 
 
 @functools.cache

@@ -23,11 +23,11 @@ from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from netwright.children.arrived import added, pooled, unpooled
-from netwright.children.compiled import kept_on_disk, named
+from netwright.children.compiled import kept_on_disk, named, part
 from netwright.children.normalising import normalised, normalised_backward, scaled
 from netwright.children.openmp import openmp
 from netwright.children.recording import do
-from netwright.children.team import ALONE, received
+from netwright.children.team import ALONE, broken_off, received
 
 __all__ = ["added", "normalised", "normalised_backward", "pooled", "run", "scaled", "unpooled"]
 
@@ -41,6 +41,7 @@ _PASSES: tuple[Callable[..., None], ...] = (
     pooled,
     unpooled,
 )
+_MEETS = (0, 2, 1, 0, 0, 0)  # how often the threads of each meet
 _MOST = 15  # numbers that one takes
 _first: Any = to_fixed_tuple
 
@@ -56,7 +57,29 @@ def run(what: Callable[..., None], like: Any, *numbers: int) -> None:
     if library is None:
         do(what, like, *numbers, ALONE)
     else:
-        do(library.run, _any_pass(like.dtype).address, (_PASSES.index(what), *numbers), threads)
+        do(
+            library.run_whole,
+            _any_pass(like.dtype).address,
+            (_PASSES.index(what), *numbers),
+            threads,
+        )
+
+
+@part
+def _pass(which: int, like: Any, numbers: Any, team: Any) -> None:
+    """The pass whose place in `_PASSES` that is."""
+    if which == 0:
+        scaled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
+    elif which == 1:
+        normalised(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
+    elif which == 2:
+        normalised_backward(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
+    elif which == 3:
+        added(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+    elif which == 4:
+        pooled(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
+    else:
+        unpooled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
 
 
 @functools.cache
@@ -65,18 +88,9 @@ def _any_pass(dtype: Any) -> Any:
 
     def body(data: Any) -> None:
         team, given = received(data, 1 + _MOST)
-        like, which, numbers = np.empty(0, dtype), given[0], given[1:]
-        if which == 0:
-            scaled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
-        elif which == 1:
-            normalised(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
-        elif which == 2:
-            normalised_backward(like, *_first(numbers, 15), team)  # type: ignore[call-arg]
-        elif which == 3:
-            added(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
-        elif which == 4:
-            pooled(like, *_first(numbers, 7), team)  # type: ignore[call-arg]
-        else:
-            unpooled(like, *_first(numbers, 8), team)  # type: ignore[call-arg]
+        try:
+            _pass(given[0], np.empty(0, dtype), given[1:], team)
+        except Exception:
+            broken_off(team, _MEETS[given[0]])
 
     return kept_on_disk(numba.cfunc, types.void(types.voidptr))(named(body))

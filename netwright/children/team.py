@@ -5,7 +5,9 @@ them. So a pass is run by the OpenMP library that torch has loaded, in one regio
 runs it with its number, takes its range of the rows, and meets the others where it needs what they
 found. Ranges depend on the number of threads alone, and sums over ranges are added in their order,
 so the same number of threads gives the same bits. A team is a thread's number, how many there are,
-and the address of what lets them meet.
+the address of what lets them meet, and that of what they tell, int64 [threads, 2]: how often each
+has met the others, and how often it had when an exception broke it off, -1 where none did. Of an
+exception in one thread the others hear where they meet, and end there too.
 """
 
 from __future__ import annotations
@@ -16,14 +18,39 @@ import numpy as np
 
 from netwright.children.compiled import called, carray, part, pointer
 
-ALONE = (0, 1, 0)
+ALONE = (0, 1, 0, 0)
 
 
 @part
 def meet(team: Any) -> None:
-    """Wait until all have come here."""
+    """Wait until all have come here; raises `MemoryError` in all where one did not."""
     if team[1] > 1:
         called(team[2])
+        told = _told(team)
+        met = told[team[0], 0]
+        for k in range(team[1]):
+            if 0 <= told[k, 1] <= met:  # a quick thread may have gone on, and been broken off since
+                told[team[0], 1] = met
+                raise MemoryError
+        told[team[0], 0] = met + 1
+
+
+@part
+def _told(team: Any) -> Any:
+    return carray(pointer(team[3]), (team[1], 2), np.int64)
+
+
+@part
+def broken_off(team: Any, meets: int) -> None:
+    """Tell that an exception broke this thread off, where the others would wait for it.
+
+    meets: how often each thread meets the others in all.
+    """
+    told = _told(team)[team[0]]
+    if told[1] < 0:  # else it is what `meet` raised
+        told[1] = told[0]
+        if told[0] < meets:
+            called(team[2])
 
 
 @part
@@ -36,9 +63,9 @@ def share(team: Any, n: int, step: int = 1) -> Any:
 
 @part
 def received(data: Any, most: int) -> Any:
-    """Return this thread's team and the numbers, int64 [most], of what `OpenMP.run` gives."""
-    held = carray(data, (3 + most,), np.int64)
-    return (np.int64(called(held[0])), np.int64(called(held[1])), held[2]), held[3:]
+    """Return this thread's team and the numbers, int64 [most], of what `OpenMP.run_whole` gives."""
+    held = carray(data, (4 + most,), np.int64)
+    return (np.int64(called(held[0])), np.int64(called(held[1])), held[2], held[3]), held[4:]
 
 
 @part
