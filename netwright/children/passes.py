@@ -2,12 +2,14 @@
 
 Images come as the address of dense memory [N, H, W, C] of the type of `like`: float32, or uint16
 for bfloat16, which numpy has not; an address costs a call less than an array does. Other addresses
-are of float32. Sums are float32 over a tile of rows and float64 over tiles. A gradient that arrives
-from several takers is added up where it is needed, a tile at a time: takers is int64 [K, 4], of
-each the address of its first number and its steps from image to image, row to row and column to
-column, in numbers; channels are adjacent; `takers, count` are its address and K. NaN stays NaN
-everywhere. `run` runs them in all of torch's threads (`netwright.children.team`) for
-`netwright.children.joints`, whose plain versions are what they are tested against.
+are of float32. Sums over pixels are float32 in a thread's range: 16 / gcd(C, 16) of them a channel,
+each of every so manyth pixel (`netwright.children.lanes.period`); these are added up in float64,
+and so are those of several threads. A gradient that arrives from several takers is added up where
+it is needed, a tile at a time: takers is int64 [K, 4], of each the address of its first number and
+its steps from image to image, row to row and column to column, in numbers; channels are adjacent;
+`takers, count` are its address and K. NaN stays NaN everywhere. `run` runs them in all of torch's
+threads (`netwright.children.team`) for `netwright.children.joints`, whose plain versions are what
+they are tested against.
 """
 
 from __future__ import annotations
