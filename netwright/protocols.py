@@ -98,8 +98,9 @@ class Stoppable(Protocol):
         The evaluation of a stopped child says so: its detail `trial.STOPPED` is that epoch. Nothing
         else may change: its curve is the beginning of that of `evaluate`. Where there is a
         `rule.short`, the rule decides once, on the score of a short training with a schedule of its
-        own, which is the detail `trial.SHORT`; who passes is trained anew. `trial.trained` does it.
-        Where there are `rule.donors`, the short training may begin with weights of one of them.
+        own, which is the detail `trial.SHORT`; who passes is trained anew, with `rule.alone`
+        nobody is. `trial.trained` does it. Where there are `rule.donors`, the short training may
+        begin with weights of one of them.
         """
 
 

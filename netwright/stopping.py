@@ -32,10 +32,11 @@ class StoppingSettings:
     share: of "short", the steps of a short training among those of a whole one, in (0, 1). donors:
     of "short", from how many of the search's first children that were trained whole a short
     training may inherit weights, >= 0; it takes the likest one's. keep:
-    the share of a rung's children, or of the shortly trained, that goes on, in (0, 1). warmup:
-    nobody is stopped at a rung before so many children reached it, >= 2; the first ones of a search
-    are thus trained whole. window: how many of the latest trials a child is compared with,
-    >= warmup.
+    the share of a rung's children, or of the shortly trained, that goes on, in (0, 1); of the
+    latter also 0: all have the short training alone, the first too, and are none the less complete,
+    with its score for theirs. warmup: nobody is stopped at a rung before so many children reached
+    it, >= 2; the first ones of a search are thus trained whole. window: how many of the latest
+    trials a child is compared with, >= warmup.
     """
 
     method: str = "none"
@@ -55,11 +56,19 @@ class StoppingSettings:
         section.rising("rungs", rule, 0)
         if self.donors < 0 or (self.donors and self.method == "halving"):
             section.refuse("donors", "must be 0 or more, and 0 with stopping.method=halving")
-        section.within("(0, 1)", "share", "keep")
+        section.within("(0, 1)", "share")
+        section.within("[0, 1)" if self.method == "short" else "(0, 1)", "keep")
+        if self.alone and self.donors:
+            section.refuse("donors", "must be 0 with stopping.keep=0: no child is trained whole", 0)
         section.at_least(2, "warmup")
         if self.window < self.warmup:
             rule = f"must be stopping.warmup={self.warmup} or more"
             section.refuse("window", rule, self.warmup)
+
+    @property
+    def alone(self) -> bool:
+        """Whether children have a short training and no other."""
+        return self.method == "short" and self.keep == 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what counts of it, as plain data; older journals had no `share`, no `donors`."""
@@ -116,13 +125,15 @@ class Rule:
 
     short: the share of the steps of a first, short training, whose score is then the curve that the
     rule goes by; 0 for none. It may have no rung, where children train shortly and then whole.
-    donors: from the likest of these the short training inherits weights. wanted: how many these
-    will be; while they are fewer, a child trained whole may become one.
+    alone: where they do not train whole, and the short training is all of theirs. donors: from the
+    likest of these the short training inherits weights. wanted: how many these will be; while they
+    are fewer, a child trained whole may become one.
     """
 
     rungs: tuple[Rung, ...]
     lower: bool = False
     short: float = 0.0
+    alone: bool = False
     donors: tuple[Donor, ...] = ()
     wanted: int = 0
 
@@ -165,6 +176,7 @@ class Rule:
             rungs=rungs,
             lower=bool(data["lower"]),
             short=float(data.get("short", 0.0)),
+            alone=bool(data.get("alone", False)),
             donors=tuple(Donor(**donor) for donor in data.get("donors", ())),
             wanted=int(data.get("wanted", 0)),
         )
@@ -193,6 +205,8 @@ def rule_of(
     if settings.method == "none":
         return None
     short = settings.share if settings.method == "short" else 0.0
+    if settings.alone:
+        return Rule(rungs=(), lower=lower, short=short, alone=True)
     rungs = []
     for epoch in (1,) if short else settings.rungs:
         reached = [r for r in records if _sound(r, epoch)]

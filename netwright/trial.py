@@ -52,6 +52,8 @@ def trained(
     if rule is not None and rule.short:
         scores = tuple(fit(rule.short, None))
         details[SHORT] = min(scores) if rule.lower else max(scores)
+        if rule.alone:
+            return (), scores, details
         if rule.stops([float(details[SHORT])]):
             return (), scores, {**details, STOPPED: 0}
         rule = None
@@ -74,7 +76,7 @@ class Evaluation:
     parameters: weights of the child, 0 where that means nothing.
     details: further numbers and words for tables; "stopped" is the epoch after which a rule stopped
         the child, whose score and reward are then those of its part of a training; "short" the
-        score of a short training before the whole one, which is at epoch 0.
+        score of a short training, before the whole one or instead of it, which is at epoch 0.
     """
 
     reward: float
