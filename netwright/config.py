@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from netwright.errors import ConfigError, UsageError
+from netwright.journal.database import hidden
 from netwright.space import SearchSpace
 from netwright.tasks.base import Config
 from netwright.tasks.closed import SyntheticConfig, TableConfig
@@ -62,7 +63,7 @@ def load_config(source: str | Path, settings: Sequence[str] = ()) -> Config:
     except OSError as error:
         raise ConfigError(
             f"a configuration must be a readable file or one of {', '.join(presets())}; got "
-            f"{str(source)!r} ({error.strerror}); {_near(str(source))}see netwright presets"
+            f"{hidden(str(source))!r} ({error.strerror}); {_near(str(source))}see netwright presets"
         ) from error
     except (ValueError, RecursionError) as error:
         text = f"a configuration must be TOML; {str(source)!r} is not ({error}); mend it there"

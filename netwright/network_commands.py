@@ -72,6 +72,7 @@ def to_optuna(study: str | Path, url: str) -> str:
     from contextlib import closing
 
     from netwright.integrations.optuna import export_study  # says what is missing
+    from netwright.journal.database import hidden
     from netwright.workspace import Workspace
 
     place = Workspace(study)
@@ -81,4 +82,5 @@ def to_optuna(study: str | Path, url: str) -> str:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with closing(place.store()) as store:
         export_study(store, url, name)
-    return f"written: study {name} at {url}; open it with optuna-dashboard {url}"
+    said = hidden(url)
+    return f"written: study {name} at {said}; open it with optuna-dashboard {said}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from netwright.config import Config, config_from_dict, task_of, with_settings
 from netwright.errors import StudyError, UsageError
+from netwright.journal.database import hidden
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import load_architecture, shipped
 from netwright.study import Study
@@ -42,7 +43,7 @@ def said(what: str) -> str:
     """Return what `named` takes for messages, a URL without its password."""
     of = _of_study(what)
     if of is None:
-        return what
+        return hidden(what)
     place, number = of
     return f"{place.name}:{'best' if number is None else number}"
 

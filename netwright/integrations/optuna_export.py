@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from netwright.errors import StudyError
+from netwright.journal.database import first_line, hidden, parse
 from netwright.protocols import Store
 from netwright.space import Choice, SearchSpace
 from netwright.spaces import space_from_dict
@@ -41,15 +42,17 @@ def export_study(study: Study | Store, storage_url: str, name: str) -> int:
     header = store.header()
     space = study.space if isinstance(study, Study) else space_from_dict(header["space"])
     trials = [t for t in store.trials(space) if t.state is not TrialState.RUNNING]
+    if parse(storage_url) is None:
+        raise _unwritable(storage_url, "it is no URL of a database")
     try:
         _check_no_journal(storage_url)
         storage = optuna.storages.RDBStorage(storage_url)
     except (*DATABASE, ImportError, ValueError, RuntimeError) as error:
-        raise _unwritable(storage_url, error) from error
+        raise _unwritable(storage_url, first_line(error)) from error
     try:
         _write(storage, name, storage_url, header, [_frozen(trial, space) for trial in trials])
     except DATABASE as error:
-        raise _unwritable(storage_url, error) from error
+        raise _unwritable(storage_url, first_line(error)) from error
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -65,16 +68,15 @@ def _check_no_journal(url: str) -> None:
         engine.dispose()
     if {"header", "events", "trials"} <= there:
         raise StudyError(
-            f"an Optuna study needs a database without a study of Netwright's; {url!r} holds one; "
-            f"use another, such as sqlite:///optuna.db"
+            f"an Optuna study needs a database without a study of Netwright's; {hidden(url)!r} "
+            f"holds one; use another, such as sqlite:///optuna.db"
         )
 
 
-def _unwritable(url: str, error: Exception) -> StudyError:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _unwritable(url: str, why: str) -> StudyError:
     return StudyError(
-        f"an Optuna study needs a database that can be written; got {url!r} ({first[:160]}); "
-        f"use a URL such as sqlite:///optuna.db"
+        f"an Optuna study needs a database that can be written; got {hidden(url)!r} "
+        f"({why[:160]}); use a URL such as sqlite:///optuna.db"
     )
 
 
@@ -90,8 +92,8 @@ def _write(
         made = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     except optuna.exceptions.DuplicatedStudyError as error:
         raise StudyError(
-            f"an export needs a study name of its own; {url} holds {name!r}; choose another name, "
-            f"or delete that study"
+            f"an export needs a study name of its own; {hidden(url)} holds {name!r}; choose "
+            f"another name, or delete that study"
         ) from error
     try:
         with warnings.catch_warnings():

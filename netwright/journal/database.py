@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import uuid
@@ -23,6 +24,9 @@ PASSING = ("full", "locked", "i/o error", "unable to open")  # SQLite's words fo
 JOURNAL = "study.db"  # in the folder of a study, which is named by it
 LONGEST = 5.0  # seconds between attempts
 
+_PASSWORD = re.compile(r"(://[^:]*):.*?(@[^@]*)?$", re.DOTALL)  # in what is no sound URL
+_SECRET = re.compile(r"([?&][^=&]*passw(?:or)?d=)[^&]*", re.IGNORECASE)
+
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -34,6 +38,30 @@ def sqlite_url(path: str | Path) -> str:
             f"{str(path)!r}; rename the folder"
         )
     return f"sqlite:///{Path(path)}"
+
+
+def parse(url: str) -> sa.URL | None:
+    """Return the parts of a database's URL, None for one that is none.
+
+    It is none either where a password's @ or / would make the rest of it a host or a database.
+    """
+    try:
+        found = sa.make_url(url)
+    except (SQLAlchemyError, ValueError):  # the latter from a port that is no number
+        return None
+    server = found.get_backend_name() != "sqlite"
+    torn = server and re.search(":.*@", found.database or "") is not None
+    return None if torn or "@" in (found.host or "") else found
+
+
+def hidden(url: str) -> str:
+    """Return a database's URL, sound or not, without its password; other text as it is."""
+    found = parse(url)
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***\2", url)) if found is None else _said(found)
+
+
+def _said(url: sa.URL) -> str:
+    return _SECRET.sub(r"\1***", url.render_as_string(hide_password=True))
 
 
 def close_all() -> None:
@@ -56,12 +84,12 @@ class Database:
     """
 
     def __init__(self, url: str, must_exist: bool) -> None:
-        try:
-            parsed = sa.engine.make_url(url)
-        except SQLAlchemyError as error:
+        parsed = parse(url)
+        if parsed is None:
             raise StudyError(
-                f"a storage must be a database URL such as sqlite:///study.db; got {url!r}"
-            ) from error
+                f"a storage must be a database URL such as sqlite:///study.db; got "
+                f"{hidden(url)!r}; write @ : / ? in a password as %40 %3A %2F %3F"
+            )
         self._sqlite = parsed.get_backend_name() == "sqlite"
         self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
         self.place = _place(parsed, self.file)
@@ -204,7 +232,7 @@ def _let_go(engine: sa.Engine, kept: sqlite3.Connection | None) -> None:
 def _place(url: sa.URL, file: str | None) -> str:
     if file is not None and Path(file).name == JOURNAL:
         return str(Path(file).parent)
-    return url.render_as_string(hide_password=True)
+    return _said(url)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from netwright.errors import UsageError
 from netwright.showing import named, said
@@ -134,3 +135,57 @@ def test_a_password_is_not_said() -> None:
     assert "secret" not in str(caught.value)
     assert said("postgresql://localhost:5432") == "postgresql://localhost:5432"  # a port, no trial
     assert said("nascell") == "nascell"
+
+
+MALFORMED = {
+    "postgresql://me:secret@host:port/db": "postgresql://me:***@host:port/db",
+    "postgresql://me:secret": "postgresql://me:***",
+    "postgresql://me:sec@ret@host/db": "postgresql://me:***@host/db",
+    "postgresql://me:se/cret@secret@host/db": "postgresql://me:***@host/db",
+    "postgresql://m/e:secret@host/db": "postgresql://m/e:***@host/db",
+    "post gres://me:secret@host/db": "post gres://me:***@host/db",
+    "://me:secret@host?password=secret": "://me:***@host?password=***",
+    "postgresql://host:5432x/db": "postgresql://host:***",
+}
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_a_password_is_not_said_of_what_is_no_url(
+    url: str, run: Run, road: Road, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(run("top", url), "must be a database URL", repr(MALFORMED[url]), "%40")
+    assert "secret" not in line
+    for args in (("search", url), ("export", road.folder, "--optuna", url)):
+        assert "secret" not in refused(run(*args), repr(MALFORMED[url]))
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql://h/db?user=me&Password=secret&a=b", "postgresql://h/db?Password=***&a=b&"),
+        ("postgresql://h/db?sslpassword=secret", "postgresql://h/db?sslpassword=***"),
+    ],
+)
+def test_no_command_says_the_password_of_a_sound_url(url: str, shown: str, run: Run) -> None:
+    assert Workspace(url).name.startswith(shown)
+    for args in (("search", url), ("compare", url), ("config", url)):
+        assert "secret" not in refused(run(*args), shown)
+
+
+def test_an_export_for_optuna_does_not_say_the_password(
+    road: Road, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export = ("export", road.folder, "--optuna", "sqlite:///o.db?password=secret")
+    with pytest.warns(sa.exc.SAWarning, match="argument.*'password'"):
+        code, out, _ = run(*export)
+    assert code == 0
+    assert out.endswith(
+        "at sqlite:///o.db?password=***; open it with optuna-dashboard "
+        "sqlite:///o.db?password=***\n"
+    )
+    with pytest.warns(sa.exc.SAWarning, match="argument.*'password'"):
+        refused(run(*export), "sqlite:///o.db?password=*** holds 'digits'")
