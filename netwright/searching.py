@@ -16,7 +16,7 @@ from netwright.interrupts import graceful
 from netwright.progress import say_progress, search_progress
 from netwright.showing import row_of
 from netwright.study import Study
-from netwright.trial import TrialState
+from netwright.trial import Trial, TrialState
 from netwright.workspace import Workspace
 
 
@@ -59,6 +59,11 @@ def workers_of(text: str) -> int:
     return int(text)
 
 
+def _short(trial: Trial) -> str:
+    alone = trial.evaluation is not None and trial.evaluation.short
+    return " after a short training" if alone else ""
+
+
 def search_and_say(
     place: Workspace, config: Config, study: Study, trials: int, as_json: bool
 ) -> None:
@@ -80,7 +85,7 @@ def search_and_say(
         return
     say(
         f"{len(done)} trials, {len(failed)} failed{_stopped(stopped)}; best: trial {best.number}, "
-        f"validation {config.metric.name} {best.score:.4f}"
+        f"validation {config.metric.name} {best.score:.4f}{_short(best)}"
     )
     others = "show, tune, train, export, report" if config.trains else "show"
     say(f"study: {place.name}   next: netwright top {shlex.quote(place.name)}, or {others} of it")

@@ -110,6 +110,8 @@ def _shown(place: Workspace, trial: int | None, settings: Sequence[str]) -> Show
     if found.stopped is not None:
         after = f"epoch {found.stopped}" if found.stopped else "its short training"
         score += f" when it was stopped after {after}"
+    elif found.evaluation is not None and found.evaluation.short:
+        score += " after a short training"
     title = f"{config.name}: trial {found.number}, {score}"
     return changed.show(title, study.space, found.architecture, study.store.header()["notes"])
 

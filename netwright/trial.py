@@ -92,6 +92,11 @@ class Evaluation:
         return math.isfinite(self.reward) and math.isfinite(self.score)
 
     @property
+    def short(self) -> bool:
+        """Whether the child had a short training and no other."""
+        return SHORT in self.details and not self.curve
+
+    @property
     def judged(self) -> tuple[float, ...]:
         """The scores that a rule goes by: a short training's if there was one, or the curve."""
         return (float(self.details[SHORT]),) if SHORT in self.details else self.curve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -134,6 +135,30 @@ def test_short_trainings_are_judged_by_their_one_score() -> None:
     assert rule.stops([0.39])
     assert not rule.stops([0.4])
     assert rule.reward([0.275]) == pytest.approx(plain.reward([0.275]))
+
+
+def test_where_none_is_to_go_on_every_child_has_a_short_training_alone() -> None:
+    settings = StoppingSettings(method="short", share=0.25, keep=0.0, warmup=4)
+    alone = Rule(rungs=(), lower=True, short=0.25, alone=True)
+    for records in ([], FOUR):
+        assert rule_of(records, FOUR, settings, lower=True) == alone
+    assert Rule.from_dict(json.loads(json.dumps(alone.to_dict()))) == alone
+    old = {k: v for k, v in alone.to_dict().items() if k != "alone"}
+    assert not Rule.from_dict(old).alone, "of before there was such a rule"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"method": "halving"}, r"stopping.keep must be in \(0, 1\); got 0.0"),
+        ({"method": "none"}, r"stopping.keep must be in \(0, 1\); got 0.0"),
+        ({"method": "short", "keep": -0.1}, r"stopping.keep must be in \[0, 1\); got -0.1"),
+        ({"method": "short", "donors": 2}, r"stopping.donors must be 0 with stopping.keep=0: no"),
+    ],
+)
+def test_only_short_trainings_may_be_all_there_is(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        StoppingSettings(**{"keep": 0.0, **wrong})
 
 
 def test_the_first_that_were_trained_whole_are_donors_of_short_trainings() -> None:

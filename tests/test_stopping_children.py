@@ -100,6 +100,20 @@ def test_a_child_is_shortly_trained_then_anew_as_if_it_had_not_been(
     assert stopped.details == {**found.details, STOPPED: 0}
 
 
+def test_a_short_training_alone_is_the_one_before_a_whole_one(
+    evaluator: ImageEvaluator | LanguageEvaluator,
+) -> None:
+    lower = isinstance(evaluator, LanguageEvaluator)
+    architecture = evaluator.space.sample(random.Random(0))
+    rule = Rule(rungs=(), lower=lower, short=0.4)
+    whole = evaluator.evaluate_until(architecture, 5, "cpu", rule)
+    alone = evaluator.evaluate_until(architecture, 5, "cpu", replace(rule, alone=True))
+    assert (alone.curve, alone.details) == ((), whole.details)
+    assert alone.score == alone.details[SHORT] != whole.score
+    assert alone.short
+    assert not whole.short
+
+
 def test_a_short_training_has_the_whole_schedule_in_a_share_of_the_steps(
     images: ImageEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,20 @@ def _study(storage: str = "sqlite://", evaluator: object = None, **settings: obj
     )
 
 
+def _page(study: Study) -> str:
+    return render(
+        ReportData(
+            name="s",
+            space=SPACE,
+            trials=study.trials,
+            header={},
+            events=(),
+            snapshots=(),
+            plans={},
+        )
+    )
+
+
 def _stopped(study: Study) -> list[Trial]:
     return [trial for trial in study.trials if trial.state is TrialState.STOPPED]
 
@@ -57,6 +71,23 @@ def test_children_stop_at_rungs_and_their_curves_are_the_beginnings_of_whole_one
             trial.architecture, study.trials[trial.duplicate_of or trial.number].seed, "cpu"
         )
         assert trial.evaluation.curve == full.curve[: trial.stopped]
+
+
+def test_short_trainings_may_be_all_that_children_have() -> None:
+    task = Learning(SPACE)
+    alone = StoppingSettings(method="short", share=0.25, keep=0.0)
+    study = _study(evaluator=task, stopping=alone)
+    study.run(30)
+    for trial in study.trials:
+        assert trial.evaluation is not None
+        assert trial.state is TrialState.COMPLETED
+        assert trial.evaluation.short
+        assert trial.score == trial.reward == trial.evaluation.details[SHORT]
+        assert trial.evaluation.cost == (0.0 if trial.duplicate_of is not None else 2.0)
+        assert trial.score == pytest.approx(task.expected(trial.architecture) - 0.75 * task.gap)
+    assert study.best.reward == max(trial.reward or 0.0 for trial in study.trials)
+    page = _page(study)
+    assert f"trial {study.best.number}, after a short training" in page
 
 
 def test_a_short_training_comes_first_and_who_passes_it_is_trained_anew() -> None:
@@ -132,17 +163,7 @@ def test_the_best_is_never_a_stopped_child() -> None:
     assert study.watch.stopped == len(_stopped(study))
     assert study.watch.failed == 0
     assert summary(study.trials)["stopped"] == len(_stopped(study))
-    page = render(
-        ReportData(
-            name="s",
-            space=SPACE,
-            trials=study.trials,
-            header={},
-            events=(),
-            snapshots=(),
-            plans={},
-        )
-    )
+    page = _page(study)
     assert f"{len(_stopped(study))} stopped early" in page
     assert 'id="rewards-stopped"' in page
 

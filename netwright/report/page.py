@@ -107,6 +107,11 @@ def _card(label: str, value: str, small: str = "", lead: bool = False) -> str:
     return f"<div{mark}><dt>{escape(label)}</dt><dd>{escape(value)}{below}</dd></div>"
 
 
+def _short(trial: Trial) -> str:
+    alone = trial.evaluation is not None and trial.evaluation.short
+    return ", after a short training" if alone else ""
+
+
 def _head(data: ReportData) -> str:
     total = tables.summary(data.trials, data.space)
     best = tables.top_rows(data.trials, 1)
@@ -120,7 +125,9 @@ def _head(data: ReportData) -> str:
         _card(
             f"best validation {metric_name(data.metric)}",
             number(total["best"]),
-            f"trial {best[0].number}{better}" if best else "no trial has completed",
+            f"trial {best[0].number}{_short(best[0])}{better}"
+            if best
+            else "no trial has completed",
             lead=True,
         )
     ]

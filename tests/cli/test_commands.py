@@ -352,3 +352,16 @@ def test_an_interrupt_says_what_goes_on(
 def test_a_message_is_one_line_whatever_a_path_holds(run: Run, tmp_path: Path) -> None:
     line = refused(run("top", tmp_path / "a\nb:warning:[red]"))
     assert "a b:warning:[red]" in line
+
+
+def test_a_score_of_a_short_training_alone_is_said_to_be_one(run: Run, tmp_path: Path) -> None:
+    short = ["stopping.method=short", "stopping.keep=0", "stopping.share=0.5", "training.epochs=2"]
+    sets = [*SETS, *(word for setting in short for word in ("--set", setting))]
+    study = tmp_path / "short"
+    code, out, _ = run("search", "digits", "--study", study, "--trials", 2, *sets)
+    assert code == 0
+    assert "2 trials, 0 failed; best: trial" in out.splitlines()[0]
+    assert out.splitlines()[0].endswith(" after a short training")
+    score = json.loads(run("top", study, "--json")[1])["top"][0]["score"]
+    said = f"validation accuracy {score:.4f} after a short training"
+    assert said in run("show", study)[1].splitlines()[0]
