@@ -61,7 +61,7 @@ def export_network(
             for name in (WEIGHTS, DESCRIPTION):
                 write_whole(target / name, (source / name).read_bytes())
         for path in sorted(draft.iterdir()):
-            path.replace(target / path.name)
+            write_whole(target / path.name, path.read_bytes())
     return lines
 
 

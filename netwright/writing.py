@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -10,17 +11,37 @@ from pathlib import Path
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write to `path`, whose folder is there; text in UTF-8. Raises `OSError`, and then left alone.
 
-    What stood there before is replaced at once. The file gets the rights a new one would have.
+    What stood there before is replaced at once; of a symbolic link it is the file that it leads to.
+    The file gets the rights a new one would have. A device or a pipe is written to as it is.
     """
+    data = content.encode() if isinstance(content, str) else content
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        target = _target(path)
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
     except OSError as error:
-        error.filename = str(path)
+        error.filename, error.filename2 = str(path), None
         raise
+
+
+def _target(path: Path) -> Path:
+    """Return the file that `path` leads to, through symbolic links; it need not be there."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return target
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(data)
         umask = os.umask(0)
         os.umask(umask)
         draft.chmod(0o666 & ~umask)

@@ -227,3 +227,13 @@ def test_inputs_whose_data_are_gone_are_random(tmp_path: Path) -> None:
     assert find_inputs(place.folder, tmp_path / "network") is not None
     (tmp_path / "d.npz").unlink()
     assert find_inputs(place.folder, tmp_path / "network") is None
+
+
+def test_an_export_writes_what_its_links_lead_to(tmp_path: Path) -> None:
+    space = CONV_SPACES["types"]
+    _finished(space, space.sample(random.Random(11))).save(tmp_path / "network")
+    link = tmp_path / "network" / "network.pt2"
+    link.symlink_to(tmp_path / "kept.pt2")
+    export_network(tmp_path / "network", tmp_path / "network", onnx=False)
+    assert link.is_symlink()
+    assert torch.export.load(tmp_path / "kept.pt2").module() is not None

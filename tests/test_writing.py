@@ -55,3 +55,46 @@ def test_a_writing_that_fails_leaves_all_as_it_was(
 def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         write_whole(tmp_path / "gone" / "file", "text")
+
+
+@pytest.mark.parametrize("before", [None, "longer before"])
+def test_what_a_link_leads_to_is_written(before: str | None, tmp_path: Path) -> None:
+    (tmp_path / "shelf").mkdir()
+    kept, link = tmp_path / "shelf" / "kept.json", tmp_path / "link.json"
+    if before is not None:
+        kept.write_text(before)
+    (tmp_path / "middle").symlink_to(Path("shelf") / "kept.json")
+    link.symlink_to("middle")
+    write_whole(link, "text")
+    assert link.is_symlink()
+    assert (tmp_path / "middle").is_symlink()
+    assert kept.read_text() == "text"
+    assert [found.name for found in kept.parent.iterdir()] == ["kept.json"]
+
+
+def test_a_link_that_leads_nowhere_is_an_error_that_names_it(tmp_path: Path) -> None:
+    circle, lost = tmp_path / "circle", tmp_path / "lost"
+    circle.symlink_to("circle")
+    lost.symlink_to(tmp_path / "gone" / "file")
+    for link in (circle, lost):
+        with pytest.raises(OSError) as caught:
+            write_whole(link, "text")
+        assert caught.value.filename == str(link)
+        assert caught.value.filename2 is None
+        assert link.is_symlink()
+
+
+def test_a_pipe_and_a_folder_stay_what_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, "text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_whole(tmp_path / "folder", "text")
+    assert caught.value.filename == str(tmp_path / "folder")
