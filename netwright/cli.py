@@ -357,7 +357,9 @@ app.command()(compare)
 
 @app.command()
 def demo(
-    study: Annotated[Path, typer.Option(help="Where to put it.")] = Path("runs/demo"),
+    study: Annotated[
+        str, typer.Option(help="The study's folder, or a database's URL.")
+    ] = "runs/demo",
     settings: SetOpt = None,
 ) -> None:
     """Search, tune, train, test, export and report on scikit-learn's digits, in minutes."""

@@ -22,25 +22,27 @@ from netwright.workspace import Workspace
 TRIALS = 60  # each for the search and random search, so that two cores need under ten minutes
 
 
-def run_demo(folder: Path, settings: Sequence[str], out: Console, err: Console) -> None:
+def run_demo(where: str | Path, settings: Sequence[str], out: Console, err: Console) -> None:
     """Search digits by its preset's controller and at random, then finish the winner.
 
-    A demo that was cut off is gone on with, one that is done is shown again; nothing is deleted.
-    Raises `StudyError` where `folder` holds another study.
+    where: the study's folder, or its database's URL; random search lies in random-search of the
+    folder. A demo that was cut off is gone on with, one that is done is shown again; nothing is
+    deleted. Raises `StudyError` where another study is there.
     """
     config = load_config("digits", [f"study.trials={TRIALS}", *settings])
     config.execution.check_device()
     set_threads(config)
-    place, control = Workspace(folder), Workspace(folder / "random-search")
+    place = Workspace(where)
+    control = Workspace(place.folder / "random-search")
     study = _search(place, config, "search", err)
     random = config_from_dict(
         with_settings(config.to_dict(), ["controller.name=random"]), "the demo"
     )
     other = _search(control, random, "random search", err)
     if not (place.network.exists() and place.report.exists() and study.events("train")):
-        _finish(place, control, config, study, err)
+        _finish(where, control, study, err)
     record = study.events("train")[-1].payload
-    out.print(resolve(str(folder), int(record["trial"]), []).table())
+    out.print(resolve(str(where), int(record["trial"]), []).table())
     best, best_random = study.best.score or 0.0, other.best.score or 0.0
     lines = [
         f"validation accuracy  {best:.4f} by {config.controller.name}, {best_random:.4f} by random "
@@ -75,7 +77,7 @@ def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
         found, study = place.open()
         if found.identity() != config.identity():
             raise StudyError(
-                f"the demo needs a folder of its own; {place.folder} holds the study "
+                f"the demo needs a folder of its own; {place.name} holds the study "
                 f"{found.name!r} of another configuration; use --study with another folder"
             )
     if not run_search(place.config(), study, config.study.trials, err, what):
@@ -83,9 +85,8 @@ def _search(place: Workspace, config: Config, what: str, err: Console) -> Study:
     return study
 
 
-def _finish(
-    place: Workspace, control: Workspace, config: Config, study: Study, err: Console
-) -> None:
+def _finish(where: str | Path, control: Workspace, study: Study, err: Console) -> None:
+    place = Workspace(where)
     config = place.config()
     evaluator = config.make_evaluator(study.space)
     with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
@@ -96,8 +97,8 @@ def _finish(
             finished = finishing.train_best(config, study, lambda e, _: advance(f"epoch {e}"))
         finished.save(place.network)
     with counting(err, "export and report", 2) as advance:
-        inputs = find_inputs(place.folder, place.network)
+        inputs = find_inputs(where, place.network)
         export_network(place.network, place.network, inputs, onnx=not missing_for_onnx())
         advance("network written")
-        write_study_report(place.folder, control.folder, place.report)
+        write_study_report(where, control.folder, place.report)
         advance("report written")

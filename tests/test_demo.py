@@ -15,6 +15,7 @@ from netwright import demo, finishing
 from netwright.demo import run_demo
 from netwright.errors import ConfigError, StudyError
 from netwright.workspace import Workspace
+from tests.cli.conftest import call
 
 SMALL = [
     "study.trials=2",
@@ -27,7 +28,7 @@ SMALL = [
 ]
 
 
-def _demo(folder: Path, settings: list[str]) -> str:
+def _demo(folder: Path | str, settings: list[str]) -> str:
     out = Console(file=io.StringIO(), width=200)
     run_demo(folder, settings, out, Console(file=io.StringIO()))
     assert isinstance(out.file, io.StringIO)
@@ -108,3 +109,20 @@ def test_the_demo_without_onnx_leaves_that_form_out_and_goes_on_from_its_network
     _demo(folder, SMALL)
     assert (folder / "report.html").exists()
     assert len(Workspace(folder).open()[1].events("open_test")) == 1
+
+
+def test_the_demo_takes_the_url_of_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = [word for setting in SMALL for word in ("--set", setting)]
+    code, out, err = call(monkeypatch, capsys, "demo", "--study", "sqlite:///mine.db", *sets)
+    assert code == 0, err
+    assert "runs/mine/report.html" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.db", "runs"}
+    here = {path.name for path in Path("runs/mine").iterdir()}
+    assert here == {"network", "random-search", "report.html"}
+    assert "runs/mine/report.html" in _demo("sqlite:///mine.db", SMALL)
+    assert len(Workspace("sqlite:///mine.db").open()[1].events("train")) == 1
+    with pytest.raises(StudyError, match=r"own; sqlite:///mine\.db holds the study 'digits'"):
+        _demo("sqlite:///mine.db", [*SMALL, "study.seed=5"])
