@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import re
 import sysconfig
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netwright.data.sources import quiet
+from netwright.data.hub import open_hub, read_parquet
 from netwright.data.transforms import error_line
 from netwright.errors import DataError
 from netwright.rules import Section
@@ -321,18 +320,7 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def _parquet(path: Path, column: str) -> Part:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        with quiet(), tempfile.TemporaryDirectory() as cache:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-    except (DatasetsError, OSError, ValueError) as error:
-        raise DataError(
-            f"a parquet file must be readable; {path} is not ({error_line(error)}); "
-            f"write or download it again"
-        ) from error
-    return _rows(table, column, str(path))
+    return _rows(read_parquet([path], str(path)), column, str(path))
 
 
 def _rows(table: Any, column: str, where: str) -> Part:
@@ -353,52 +341,15 @@ def _rows(table: Any, column: str, where: str) -> Part:
 
 
 def _hub(name: str, settings: TextSettings) -> Corpus:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    if len(name.split("/")) != 2 or not all(name.split("/")):
-        raise DataError(
-            f'a data set of the hub must be named "hub:owner/name"; got {"hub:" + name!r}; '
-            f"use --set data.source=hub:owner/name"
-        )
-    config = settings.hub_config or None
-    errors = (DatasetsError, OSError, ValueError, RuntimeError)
+    found = open_hub(name, settings.hub_config or None, "the name, data.hub_config")
 
     def split(part: str) -> Part:
-        # Only this split's files are named: load_dataset(split=...) would prepare every split.
-        chosen = {part: files[part]}
-        try:
-            with quiet():
-                table = datasets.load_dataset(
-                    name, config, data_files=chosen, split=part, verification_mode="no_checks"
-                )
-        except errors as error:
-            raise _no_hub(name, error) from error
-        return _rows(table, settings.column, f"hub:{name} ({part})")
+        return _rows(found.read(part), settings.column, f"hub:{name} ({part})")
 
-    try:
-        with quiet():
-            found = datasets.load_dataset_builder(name, config).config.data_files or {}
-        files = {str(part): list(urls) for part, urls in found.items()}
-    except errors as error:
-        raise _no_hub(name, error) from error
-    if "train" not in files:
-        raise DataError(
-            f"a data set of the hub must have a train split; got {', '.join(files) or 'none'} in "
-            f"hub:{name}; use another, or download it and give a path"
-        )
-    valid = next((part for part in HUB_VALIDATION if part in files), None)
+    valid = next((part for part in HUB_VALIDATION if part in found.files), None)
     return _assemble(
         settings,
         split("train"),
         split(valid) if valid else None,
-        (lambda: split("test")) if "test" in files else None,
-    )
-
-
-def _no_hub(name: str, error: Exception) -> DataError:
-    return DataError(
-        f"a data set of the hub must be reachable and readable; hub:{name} is not "
-        f"({error_line(error)}); check the name, data.hub_config and the network, or download it "
-        f"and give a path"
+        (lambda: split("test")) if "test" in found.files else None,
     )

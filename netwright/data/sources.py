@@ -7,11 +7,8 @@ search can choose its rows first and never touches a test image.
 from __future__ import annotations
 
 import io
-import logging
-import tempfile
 import tokenize
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from netwright.data.hub import open_hub, read_parquet
 from netwright.data.transforms import Pictures, error_line, open_image
 from netwright.errors import DataError
 from netwright.toml import one_line
@@ -271,88 +269,18 @@ def _class_folders(path: Path) -> Rows:
 # --- parquet and the hub, through Hugging Face datasets -----------------------------------------
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep `datasets` from drawing progress bars and logging; errors are raised all the same."""
-    import datasets
-
-    bars = not datasets.are_progress_bars_disabled()
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    if bars:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _parquet(files: list[Path], columns: tuple[str, str]) -> Rows:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{files[0].name} and others"
-    try:
-        with quiet(), tempfile.TemporaryDirectory() as cache:
-            table = datasets.Dataset.from_parquet(
-                [str(file) for file in files], cache_dir=cache, keep_in_memory=True
-            )
-    except (DatasetsError, OSError, ValueError) as error:
-        raise DataError(
-            f"a parquet file must be readable; {where} is not ({error_line(error)}); "
-            f"write or download it again"
-        ) from error
-    return _dataset_rows(table, columns, where)
+    return _dataset_rows(read_parquet(files, where), columns, where)
 
 
 def _hub(name: str, columns: tuple[str, str]) -> Source:
-    import datasets
-    from datasets.exceptions import DatasetsError
+    found = open_hub(name)
 
-    if len(name.split("/")) != 2 or not all(name.split("/")):
-        raise DataError(
-            f'a data set of the hub must be named "hub:owner/name"; got {"hub:" + name!r}; '
-            f"use --set data.source=hub:owner/name"
-        )
+    def rows(part: str) -> Rows:
+        return _dataset_rows(found.read(part), columns, f"hub:{name} ({part})")
 
-    def split(part: str) -> Rows:
-        # Only this split's files are named: load_dataset(split=...) would prepare every split.
-        with quiet():
-            table = datasets.load_dataset(
-                name, data_files={part: files[part]}, split=part, verification_mode="no_checks"
-            )
-        return _dataset_rows(table, columns, f"hub:{name} ({part})")
-
-    def guarded(part: str) -> Rows:
-        try:
-            return split(part)
-        except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-            raise _no_hub(name, error) from error
-
-    try:
-        with quiet():
-            found = datasets.load_dataset_builder(name).config.data_files or {}
-        files = {str(part): list(urls) for part, urls in found.items()}
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-        raise _no_hub(name, error) from error
-    if "train" not in files:
-        raise DataError(
-            f"a data set of the hub must have a train split; got {', '.join(files) or 'none'} in "
-            f"hub:{name}; use another, or download it and give a path"
-        )
-    return Source(guarded("train"), (lambda: guarded("test")) if "test" in files else None)
-
-
-def _no_hub(name: str, error: Exception) -> DataError:
-    return DataError(
-        f"a data set of the hub must be reachable and readable; hub:{name} is not "
-        f"({error_line(error)}); check the name and the network, or download it and give a path"
-    )
+    return Source(rows("train"), (lambda: rows("test")) if "test" in found.files else None)
 
 
 def _dataset_rows(table: Any, columns: tuple[str, str], where: str) -> Rows:
