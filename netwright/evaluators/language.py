@@ -173,6 +173,23 @@ class FinalLanguage:
     stopped: str = ""
 
 
+class _Best:
+    """The perplexity after each epoch of a model, and its weights after the lowest one."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self.curve: list[float] = []
+        self.value, self.weights = math.inf, model.state_dict()
+
+    def keep(self, value: float | None) -> None:
+        """Note an epoch; None where it was not validated."""
+        if value is None:
+            return
+        self.curve.append(value)
+        if value < self.value:
+            self.value, self.weights = value, copy.deepcopy(self._model.state_dict())
+
+
 def train_final(
     core: Core,
     data: TextSettings,
@@ -197,36 +214,24 @@ def train_final(
     text = load_final_text(data, opened)
     numerics = numerics or chosen_for(recipe, child, len(text.vocabulary), device)
     started = time.perf_counter()
-    best: list[Any] = [math.inf, None]
-    curve: list[float] = []
     stopped = ""
     with memory_limit(recipe.memory_limit), seeded(seed, device):
         model = LanguageModel(core, len(text.vocabulary), child, recipe.dropouts, recipe.scale)
+        best = _Best(model)
 
         def keep(epoch: int, value: float | None) -> None:
-            if value is not None:
-                curve.append(value)
-                if value < best[0]:
-                    best[:] = [value, copy.deepcopy(model.state_dict())]
+            best.keep(value)
             if on_epoch is not None:
                 on_epoch(epoch, None if value is None else score_of(value, text.unit))
 
+        parts = (text.train, text.valid)
         try:
-            train(
-                model,
-                text.train,
-                text.valid,
-                recipe,
-                seed,
-                device,
-                on_epoch=keep,
-                numerics=numerics,
-            )
+            train(model, *parts, recipe, seed, device, on_epoch=keep, numerics=numerics)
         except ChildError as error:
-            if not curve:
+            if not best.curve:
                 raise
             stopped = str(error)
-        model.load_state_dict(best[1])
+        model.load_state_dict(best.weights)
     try:
         value = perplexity(model, text.test, recipe, device)
     except ChildError as error:  # its state overflowed on this text: it is still a trained model
@@ -236,9 +241,9 @@ def train_final(
         vocabulary=text.vocabulary,
         unit=text.unit,
         strip=data.strip,
-        valid_score=score_of(best[0], text.unit),
+        valid_score=score_of(best.value, text.unit),
         test_score=score_of(value, text.unit),
-        curve=tuple(score_of(v, text.unit) for v in curve),
+        curve=tuple(score_of(v, text.unit) for v in best.curve),
         seconds=time.perf_counter() - started,
         stopped=stopped,
     )
