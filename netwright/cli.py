@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -288,7 +289,7 @@ def train(
 ) -> None:
     """Train the winner, or any architecture, test it once, save it."""
     from netwright import finishing
-    from netwright.fitting import fit, say_setting, train_fitted
+    from netwright.fitting import fit, train_fitted
     from netwright.progress import counting
     from netwright.workspace import is_url
 
@@ -313,12 +314,17 @@ def train(
         )
     target = finishing.place_for(target, finished.training)
     finished.save(target)
-    if as_json:
-        print_json({"network": str(target), **finished.record})
-        return
-    if times > 1:
+    if times > 1 and not as_json:
         err.print(f"note: the test set {where} was opened {times} times", markup=False)
-    record = finished.record
+    _say_trained(loaded, finished.record, target, as_json)
+
+
+def _say_trained(loaded: Config, record: Mapping[str, Any], target: Path, as_json: bool) -> None:
+    from netwright.fitting import say_setting
+
+    if as_json:
+        print_json({"network": str(target), **record})
+        return
     if record["tuned"]:
         score = f"validation {loaded.metric.name} {record['validation_score']:.4f}"
         say(f"tuned: {say_setting(record.get('setting'))} ({score})")
