@@ -13,7 +13,15 @@ from netwright.compare_command import compare
 from netwright.console import err, goes_on, out, print_json, run, say
 from netwright.errors import NetwrightError, UsageError
 from netwright.network_commands import export, predict
-from netwright.options import JsonOpt, SetOpt, StudyArg, StudyOpt, TrialsOpt, WorkersOpt
+from netwright.options import (
+    JsonOpt,
+    SetOpt,
+    StudyArg,
+    StudyOpt,
+    TrialsOpt,
+    WorkersOpt,
+    written,
+)
 
 if TYPE_CHECKING:
     from netwright.config import Config
@@ -180,8 +188,8 @@ def show(
         ),
     ],
     trial: Annotated[int | None, typer.Argument(help="A trial's number, for a study.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Also write its architecture file.")] = None,
+    svg: Annotated[Path | None, written("FILE", "Also draw it into this file.")] = None,
+    save: Annotated[Path | None, written("FILE", "Also write its architecture file.")] = None,
     settings: SetOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -278,10 +286,11 @@ def train(
     config: Annotated[str | None, typer.Option(help="CONFIG, as an option.")] = None,
     target: Annotated[
         Path | None,
-        typer.Option(
+        written(
+            "FOLDER",
+            "Of the network; by default STUDY/network (of a URL runs/DATABASE/network) or "
+            "runs/CONFIG-CELL/network.",
             "--out",
-            help="Folder of the network; by default STUDY/network (of a URL runs/DATABASE/network) "
-            "or runs/CONFIG-CELL/network.",
         ),
     ] = None,
     settings: SetOpt = None,
@@ -344,8 +353,8 @@ def report(
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="STUDY/report.html, of a URL runs/DATABASE/report.html, by default."
+        written(
+            "FILE", "STUDY/report.html, of a URL runs/DATABASE/report.html, by default.", "--out"
         ),
     ] = None,
 ) -> None:

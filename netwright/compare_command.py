@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from netwright.console import err, print_json, say
-from netwright.options import JsonOpt, SetOpt
+from netwright.options import JsonOpt, SetOpt, written
 
 
 def compare(
     config: Annotated[str, typer.Argument(help="A TOML file or a preset's name.")],
     target: Annotated[
-        Path | None, typer.Option("--out", help="Folder; runs/compare-NAME by default.")
+        Path | None, written("FOLDER", "runs/compare-NAME by default.", "--out")
     ] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="Of each search.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Of each controller.")] = None,

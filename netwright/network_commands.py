@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from netwright.console import print_json, say
-from netwright.options import JsonOpt
+from netwright.options import JsonOpt, written
 
 
 def export(
@@ -19,7 +19,7 @@ def export(
         ),
     ],
     target: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; the network's own by default.")
+        Path | None, written("FOLDER", "The network's own by default.", "--out")
     ] = None,
     optuna: Annotated[
         str | None,

@@ -175,6 +175,20 @@ def test_no_command_says_the_password_of_a_sound_url(url: str, shown: str, run: 
         assert "secret" not in refused(run(*args), shown)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [("show", "v1", "--save"), ("show", "v1", "--svg"), ("compare", "digits", "--out")]
+    + [(command, "study", "--out") for command in ("train", "export", "report")],
+)
+def test_a_url_is_no_place_for_files(
+    args: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "postgresql://me:secret@host/db"
+    refused(run(*args, url), "written to a path; got the URL 'postgresql://me:***@host/db'")
+    assert tree(tmp_path) == {}
+
+
 def test_an_export_for_optuna_does_not_say_the_password(
     road: Road, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
