@@ -64,7 +64,7 @@ def test_a_table_must_be_named() -> None:
     config = _closed("nats")
     with pytest.raises(ConfigError, match=r"use --set data\.table=FILE"):
         config.make_space()
-    with pytest.raises(DataError, match=r"gone\.csv"):
+    with pytest.raises(DataError, match=r"a readable CSV file; 'gone\.csv' is not"):
         _closed("nats", "data.table=gone.csv").make_space()
 
 

@@ -360,14 +360,21 @@ def spoil_folders(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("spoil", [spoil_npz, spoil_parquet, spoil_folders])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_npz, r"an \.npz file must be readable, .*x\.npz is not"),
+        (spoil_parquet, r"a parquet file must be readable; .*/test\.parquet is not"),
+        (spoil_folders, r"an image must be readable; .*/test/b/001\.png is not"),
+    ],
+)
 def test_a_damaged_test_set_is_no_obstacle_to_a_search_and_is_opened_only_after_saying_so(
-    tmp_path: Path, spoil: Callable[[Path], Path]
+    tmp_path: Path, spoil: Callable[[Path], Path], says: str
 ) -> None:
     source = spoil(tmp_path)
     assert len(load_search_data(settings(source), 0).valid) >= 2
     calls: list[str] = []
-    with pytest.raises(DataError, match="readable"):
+    with pytest.raises(DataError, match=says):
         load_final_data(settings(source), 0, lambda: calls.append("opened"))
     assert calls == ["opened"]
 
@@ -379,7 +386,7 @@ def test_a_damaged_test_image_of_one_file_is_not_read_by_a_search(tmp_path: Path
     images = [b"damaged" if i == held[0] else png(cells[i]) for i in range(30)]
     pq.write_table(pa.table({"img": images, "label": [0, 1, 2] * 10}), path)
     assert len(load_search_data(settings(path), 0).train) > 0
-    with pytest.raises(DataError, match=f"row {held[0]} of"):
+    with pytest.raises(DataError, match=rf"must be readable; row {held[0]} of .*/a\.parquet is"):
         load_final_data(settings(path), 0, unopened)
 
 
@@ -387,7 +394,7 @@ def test_opened_is_not_called_when_the_training_images_are_damaged(tmp_path: Pat
     write_folders(tmp_path / "train", {"a": numbered(4), "b": numbered(4)})
     write_folders(tmp_path / "test", {"a": numbered(2), "b": numbered(2)})
     (tmp_path / "train" / "a" / "000.png").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"train/a/000\.png"):
+    with pytest.raises(DataError, match=r"an image must be readable; .*/train/a/000\.png is not"):
         load_final_data(settings(tmp_path), 0, lambda: pytest.fail("the test set was opened"))
 
 

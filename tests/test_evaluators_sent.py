@@ -92,7 +92,7 @@ def test_workers_that_cannot_import_an_evaluator_end_the_search_and_fail_no_chil
 
 
 def test_an_evaluator_that_cannot_be_sent_is_one_line() -> None:
-    with pytest.raises(UsageError, match="importable by workers"):
+    with pytest.raises(UsageError, match=r"importable by workers; got .*lambda.*; put it"):
         worker.packed(Odd(lambda: 0))
 
 

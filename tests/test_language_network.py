@@ -223,7 +223,7 @@ def test_texts_that_cannot_be_scored_are_one_line(
 def test_a_place_without_texts_is_one_line(tmp_path: Path) -> None:
     _, network = _saved(tmp_path / "network")
     for place in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(DataError, match="found none at"):
+        with pytest.raises(DataError, match=f"predict needs a text .*; found none at {place};"):
             network.predict(place)
 
 

@@ -261,9 +261,7 @@ def test_a_name_that_looks_like_markup_is_shown(run: Run, tmp_path: Path) -> Non
 
 
 def test_what_has_no_drawing_is_refused(run: Run, tmp_path: Path) -> None:
-    code, _, err = run("show", "lstm", "--svg", tmp_path / "lstm.svg")
-    assert code == 2
-    assert "a drawing must be of a cell" in err
+    refused(run("show", "lstm", "--svg", tmp_path / "lstm.svg"), "a drawing must be of a cell")
     assert not list(tmp_path.iterdir())
 
 

@@ -108,7 +108,7 @@ def test_a_proposal_is_journalled_whole_or_not_at_all(reopen: Open) -> None:
     store.create({})
     trials = _trials(space)
     store.add_proposal(trials[2:], FORMS[:1], {"n": 1, "given": {}})
-    with pytest.raises(StudyError, match="another process"):
+    with pytest.raises(StudyError, match=r"trial 0 is in .* already; another process"):
         store.add_proposal(trials, FORMS, {"n": 3, "given": {}})
     assert [t.number for t in reopen().trials(space)] == [2]
     assert len(reopen().events()) == 1
@@ -134,7 +134,7 @@ def test_a_second_study_in_one_place_is_refused(reopen: Open) -> None:
 
 
 def test_a_missing_journal_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="there is none at"):
+    with pytest.raises(StudyError, match=r"there is none at .*deep/s\.db;"):
         SqlStore(sqlite_url(tmp_path / "deep" / "s.db"), must_exist=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +176,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bad_url_is_one_line() -> None:
-    with pytest.raises(StudyError, match="must be a database URL"):
+    with pytest.raises(StudyError, match=r"must be a database URL .*; got 'not a url'"):
         SqlStore("not a url")
 
 
