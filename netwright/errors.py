@@ -8,9 +8,11 @@
     │   ├── DataError         data that is missing, unreadable or too small
     │   ├── StudyError        a study or its journal: missing, truncated, of another configuration
     │   ├── ObjectivesError   an Optuna study of several objectives where one is needed
-    │   └── MissingExtraError an optional dependency that is not installed
+    │   ├── MissingExtraError an optional dependency that is not installed
+    │   └── WorkersEndedError workers that ended without a child, so that none can be trained
     └── ChildError            a child that failed while training; the search goes on
-        └── TimeLimitError    it ran past its time limit
+        ├── TimeLimitError    it ran past its time limit
+        └── WorkerLostError   the process that trained it died
 
 Messages of a UsageError are one line that says rule, value, place and remedy.
 """
@@ -60,12 +62,20 @@ class MissingExtraError(UsageError):
         )
 
 
+class WorkersEndedError(UsageError):
+    """Workers that ended without a child, so that none can be trained."""
+
+
 class ChildError(NetwrightError):
     """A child that failed while training: its trial fails with this reason, the search goes on."""
 
 
 class TimeLimitError(ChildError):
     """A child that ran past its time limit."""
+
+
+class WorkerLostError(ChildError):
+    """A child whose process died; where a search was told to end, not by the child's own fault."""
 
 
 def out_of_range(key: str, rule: str, value: object, remedy: object = "...") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from netwright.errors import WorkerLostError, WorkersEndedError
 from netwright.keeper import Keeper
 from netwright.protocols import Evaluator, Executor
 from netwright.scheduling import Ended, Watch
@@ -47,6 +48,7 @@ class Loop:
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._running: dict[Ended, Trial] = {}
         self._starting: Trial | None = None
+        self._lost: list[Trial] = []  # with their workers, while the search was told to end
         self.stopping = False
 
     def run(self, check: Callable[[], None]) -> None:
@@ -63,9 +65,9 @@ class Loop:
         return self._watch.target - self._keeper.ledger.finished
 
     def interrupted(self) -> list[int]:
-        """Return the numbers of the trials that are running still."""
+        """Return the numbers of the trials that are running still, or were lost at the end."""
         starting = [] if self._starting is None else [self._starting]
-        return sorted(trial.number for trial in [*starting, *self._running.values()])
+        return sorted(t.number for t in [*starting, *self._running.values(), *self._lost])
 
     def _fill(self, check: Callable[[], None]) -> None:
         """Start trials while workers are free and trials may start."""
@@ -88,7 +90,12 @@ class Loop:
     def _start(self, trial: Trial) -> None:
         self._starting = trial
         self._change(len(self._running) + 1)
-        future = self._submit(trial)
+        try:
+            future = self._submit(trial)
+        except WorkersEndedError:
+            if self.stopping:
+                return
+            raise
         self._starting = None
         self._running[future] = trial
         future.add_done_callback(self._ended.put)
@@ -113,8 +120,12 @@ class Loop:
             check()
             trial = self._running.pop(future)
             self._change(len(self._running))
-            done = self._keeper.ended(trial, future.exception() or future.result())
-            self._after(self._keeper.record(done, self._mode.queue), trained=True)
+            result = future.exception() or future.result()
+            if self.stopping and isinstance(result, WorkerLostError | WorkersEndedError):
+                self._lost.append(trial)  # what tells a search to end may end its workers too
+            else:
+                done = self._keeper.ended(trial, result)
+                self._after(self._keeper.record(done, self._mode.queue), trained=True)
             try:
                 future = self._ended.get_nowait()
             except Empty:

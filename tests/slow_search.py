@@ -1,4 +1,4 @@
-"""A search with a terminal: `python -m tests.slow_search FOLDER SECONDS WORKERS [TRIALS]`.
+"""A search with a terminal: `-m tests.slow_search FOLDER SECONDS WORKERS [TRIALS [RETRIES]]`.
 
 Its children take SECONDS each; it is run as `netwright search` runs its own.
 """
@@ -45,8 +45,11 @@ def study_in(folder: Path, seconds: float) -> Study:
 
 
 @app.command()
-def search(folder: Path, seconds: float, workers: int, trials: int = 100_000) -> None:
-    config = load_config("digits", [f"execution.workers={workers}", "execution.threads=0"])
+def search(
+    folder: Path, seconds: float, workers: int, trials: int = 100_000, retries: int = 1
+) -> None:
+    sets = [f"execution.workers={workers}", "execution.threads=0", f"execution.retries={retries}"]
+    config = load_config("digits", sets)
     study = study_in(folder, seconds)
     resume_from(str(folder))
     if not run_search(config, study, trials, err):
@@ -54,5 +57,6 @@ def search(folder: Path, seconds: float, workers: int, trials: int = 100_000) ->
 
 
 if __name__ == "__main__":
-    sys.argv[4:5] = [f"--trials={argument}" for argument in sys.argv[4:5]]
+    names = ("trials", "retries")
+    sys.argv[4:] = [f"--{name}={value}" for name, value in zip(names, sys.argv[4:], strict=False)]
     run(app)

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +20,8 @@ from sqlalchemy.exc import OperationalError
 from netwright.controllers.random import RandomSearch
 from netwright.errors import StudyError
 from netwright.evaluators.synthetic import Additive, choices_space
+from netwright.executors import worker
+from netwright.executors.local import InProcess
 from netwright.interrupts import held, let_through
 from netwright.journal import lease as leases
 from netwright.journal.database import Database
@@ -229,6 +232,50 @@ def test_an_interrupt_ends_a_wait_for_the_database() -> None:
         held()(database.read)(away)
     assert len(calls) == 1
     database.close()
+
+
+# --- workers that end with the search -----------------------------------------------------------
+
+
+class _Ending(InProcess):
+    """Workers that end at a child's number, where the search is told to end as well."""
+
+    def __init__(self, study: Study, how: str) -> None:
+        super().__init__()
+        self.study, self.how, self.calls = study, how, 0
+        self.told_to_end = True
+
+    def submit(self, *given: Any) -> Future[Evaluation]:
+        self.calls += 1
+        if self.calls != 7:
+            return super().submit(*given)
+        if self.told_to_end:
+            self.study.stop()
+        future: Future[Evaluation] = Future()
+        if self.how == "none starts":
+            raise worker.ended()
+        lost = worker.died("signal 15 (SIGTERM)", 1)
+        future.set_exception(lost if self.how == "lost" else worker.ended())
+        return future
+
+
+@pytest.mark.parametrize("how", ["lost", "all ended", "none starts"])
+def test_a_child_whose_worker_ends_with_the_search_has_not_failed(how: str) -> None:
+    study = _study("sqlite://")
+    study.run(TRIALS, _Ending(study, how))
+    assert [event.payload for event in study.events("interrupted")] == [{"numbers": [6]}]
+    assert len(study) == 6
+    study.run(TRIALS)
+    _same(study)
+
+
+def test_a_child_whose_worker_dies_has_failed() -> None:
+    study = _study("sqlite://")
+    executor = _Ending(study, "lost")
+    executor.told_to_end = False
+    study.run(TRIALS, executor)
+    failed = [trial.failure for trial in study.trials if not trial.completed]
+    assert failed == ["WorkerLostError: the worker died: signal 15 (SIGTERM)"]
 
 
 # --- the lease ----------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def test_a_study_survives_its_workers(tmp_path: Path) -> None:
     failures = {t.failure for t in study.trials if not t.completed}
     assert len(study.trials) == 8
     assert all(t.completed == (t.seed % 2 == 0) for t in study.trials)
-    assert failures <= {"ChildError: the worker died: signal 9 (SIGKILL)"}
+    assert failures <= {"WorkerLostError: the worker died: signal 9 (SIGKILL)"}
 
 
 def test_workers_change_nothing_of_a_search() -> None:

@@ -9,7 +9,13 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
-from netwright.errors import ChildError, NetwrightError, TimeLimitError, UsageError
+from netwright.errors import (
+    ChildError,
+    TimeLimitError,
+    UsageError,
+    WorkerLostError,
+    WorkersEndedError,
+)
 from netwright.protocols import Evaluator, Stoppable
 from netwright.space import Architecture
 from netwright.stopping import Rule
@@ -130,12 +136,12 @@ def killed(limit: float, times: int) -> ChildError:
 
 def died(how: str, times: int) -> ChildError:
     """Return what ended an evaluation whose worker died, so many times."""
-    return ChildError(f"the worker died: {how}{_often(times)}")
+    return WorkerLostError(f"the worker died: {how}{_often(times)}")
 
 
-def ended() -> NetwrightError:
+def ended() -> UsageError:
     """Return what ends a search whose workers ended without a child; no child has failed by it."""
-    return UsageError(
+    return WorkersEndedError(
         "workers must start and stay; theirs ended without a child, or all were killed; look at "
         "what they printed and at the machine's memory, and go on with the search; a script that "
         "searches begins with if __name__ == '__main__'"

@@ -162,13 +162,14 @@ def test_a_second_signal_ends_slow_children_at_once_and_nothing_is_lost(
     _goes_on_as_if_nothing_had_been(folder, 6)
 
 
+@pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_search_costs_no_child(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, retries: int
 ) -> None:
     """As Ctrl-C in a terminal, and as a service or a queue of jobs that is stopped."""
     folder = tmp_path / "s"
-    with _start(folder, "2", seconds=0.3) as process:
+    with _start(folder, "2", "100000", str(retries), seconds=0.3) as process:
         store = _wait_for_trials(folder, 2)
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=60)
@@ -180,6 +181,22 @@ def test_a_signal_to_all_processes_of_a_search_costs_no_child(
         finished = sum(o.reward is not None for o in store.outlines())
         store.close()
     _goes_on_as_if_nothing_had_been(folder, finished + 3)
+
+
+def test_a_signal_to_all_processes_while_workers_start_interrupts_the_search(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, "2", "100000", "0", seconds=1000.0) as process:
+        store = _wait_for_children(folder, 2)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        said = f"netwright: interrupted; go on with: netwright resume {folder}"
+        assert err.splitlines()[-1] == said
+        assert process.returncode == 130
+        assert [event.payload["numbers"] for event in store.events("interrupted")] == [[0, 1]]
+        store.close()
+    _goes_on_as_if_nothing_had_been(folder, 6)
 
 
 def test_a_second_search_of_one_study_is_refused_with_the_name_of_the_first(
