@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import cells, economy, evidence, faults, landscapes, scale, shared
+from benchmarks import cells, economy, evidence, faults, landscapes, scale, shared, thrift
 from netwright.config import load_config
 from netwright.errors import StudyError, UsageError
 from netwright.loop import Mode
 from netwright.report.comparison import Measure
 from netwright.showing import named
+from netwright.stopping import Rule
 from netwright.tasks import images
 from netwright.tasks.images import ImageConfig
 from netwright.workspace import Workspace
@@ -257,3 +259,38 @@ def test_every_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     every.main()
     assert len(set(places)) == 4
     assert not any(Path(place).exists() for place in places)
+
+
+# --- early stopping on a closed form ------------------------------------------------------------
+
+
+def test_a_landscape_tells_the_worth_of_networks_with_the_error_of_a_training() -> None:
+    config = shared.image_config("cifar10-small", [])
+    space = config.make_space()
+    sound = thrift.Noisy(space, 3, epochs=8, spread=0.02, noise=0.0, short=0.0)
+    drawn = [space.sample(random.Random(seed)) for seed in range(300)]
+    worth = [sound.worth(architecture) for architecture in drawn]
+    assert np.std(worth) == pytest.approx(0.02, rel=0.2)
+    assert abs(np.mean(worth)) < 0.006
+    whole = sound.evaluate(drawn[0], 1, "cpu")
+    assert whole.curve == (worth[0],) * 8
+    short = Rule(rungs=(), short=0.25, alone=True)
+    assert sound.evaluate_until(drawn[0], 1, "cpu", short).score == worth[0] - 0.1
+    noisy = thrift.Noisy(space, 3, epochs=8, spread=0.02, noise=0.01, short=0.03)
+    told = {"whole": None, "short": short}
+    for name, rule in told.items():
+        errors = [noisy.evaluate_until(drawn[0], seed, "cpu", rule).score for seed in range(300)]
+        expected = 0.01 if name == "whole" else 0.03
+        assert np.std(errors) == pytest.approx(expected, rel=0.2), name
+
+
+def test_arms_stand_beside_the_reference_on_the_same_landscapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arm = "a quarter=stopping.method=short;stopping.keep=0;stopping.share=0.25"
+    words = ["--landscapes", "2", "--arm", arm, "--set", "study.trials=8", "--noise", "0"]
+    monkeypatch.setattr(sys, "argv", ["thrift", *words, "--short-noise", "0"])
+    thrift.main()
+    lines = capsys.readouterr().out.splitlines()
+    equal = "+0.0000 [+0.0000, +0.0000]"
+    assert lines[2:] == [f"| full | {equal} | 1.000 |", f"| a quarter | {equal} | 0.250 |"]
