@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from netwright.errors import NetwrightError, UsageError
+from netwright.machine import telling
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -52,11 +53,13 @@ def goes_on(kept: str) -> None:
 
 def run(app: typer.Typer) -> None:
     """Run a command and exit: 0; 2 for bad input, 1 for a failure, each in one line; 130."""
+    telling(lambda text: err.print(f"netwright: {text}", markup=False))
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(app)
     finally:
+        telling(None)
         if "netwright.store" in sys.modules:
             sys.modules["netwright.store"].close_all()
     sys.exit(code)

@@ -7,11 +7,29 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from netwright.writing import write_whole
+
+_tell: list[Callable[[str], None]] = []
+
+
+def telling(say: Callable[[str], None] | None) -> None:
+    """Have `say` told of what takes long, once a machine; None, as at first: nobody is."""
+    _tell[:] = [] if say is None else [say]
+
+
+def watched() -> bool:
+    """Say whether anybody is told."""
+    return bool(_tell)
+
+
+def tell(text: str) -> None:
+    """Say it to who watches, where somebody does."""
+    for say in _tell:
+        say(text)
 
 
 def cores() -> int:

@@ -29,7 +29,7 @@ from netwright.data.images import (
 from netwright.space import Architecture, SearchSpace
 from netwright.stopping import Donor, Rule
 from netwright.training.image import Recipe, evaluate, reward_of, train
-from netwright.training.limits import Deadline, memory_limit
+from netwright.training.limits import Deadline, load_torch, memory_limit
 from netwright.training.numerics import Numerics, chosen, clock
 from netwright.training.seeded import seeded
 from netwright.trial import STOPPED, Evaluation, Stop, trained
@@ -149,7 +149,8 @@ class ImageEvaluator:
     ) -> Evaluation:
         """Train any network by the same loop; `make` gets the image shape and the classes."""
         pipelines = self.pipelines(device)
-        numerics = self.numerics or chosen(recipe.precision, device)  # before the child's time runs
+        load_torch()  # all of this before the child's time runs
+        numerics = self.numerics or chosen(recipe.precision, device)
         now = clock(device)
         started = now()
         deadline = Deadline(recipe.time_limit)

@@ -27,7 +27,7 @@ from netwright.spaces.recurrent import cell_of
 from netwright.stopping import Rule
 from netwright.training.language import LanguageRecipe, perplexity, reward_of, train
 from netwright.training.language_numerics import chosen_for
-from netwright.training.limits import Deadline, memory_limit
+from netwright.training.limits import Deadline, load_torch, memory_limit
 from netwright.training.numerics import Numerics, clock
 from netwright.training.seeded import seeded
 from netwright.trial import Evaluation, Stop, trained
@@ -111,6 +111,7 @@ class LanguageEvaluator:
     ) -> Evaluation:
         """Train a model of any cell, of "lstm" or of "gru", by the same loop."""
         data, units = self.data, len(self.data.vocabulary)
+        load_torch()
         numerics = self.numerics or chosen_for(recipe, child, units, device)
         now = clock(device)
         started = now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 from netwright.errors import ChildError, UsageError
 from netwright.executors import worker
 from netwright.interrupts import all_held
+from netwright.machine import telling, watched
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.stopping import Rule
@@ -35,9 +37,18 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, once: Any) -> None:
     ignore_interrupts()
+    if once is not None:
+        telling(partial(_say, once))
     worker.set_threads(threads)
+
+
+def _say(once: Any, text: str) -> None:
+    """Say it where no other worker has; on a terminal the line of a bar is gone first."""
+    if once.acquire(block=False):
+        begin = "\r\x1b[K" if sys.stderr.isatty() else ""
+        print(f"{begin}netwright: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -85,11 +96,13 @@ class Processes:
         self._closed = False
         self._under_way: set[Future[Evaluation]] = set()
         self._pickled: tuple[Evaluator, str, bytes] | None = None
+        context = multiprocessing.get_context("spawn")
+        once = context.Semaphore() if watched() else None
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_begin,
-            initargs=(threads,),
-            context=multiprocessing.get_context("spawn"),
+            initargs=(threads, once),
+            context=context,
             max_tasks=recycle,
         )
 
