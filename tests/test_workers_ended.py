@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from pebble import ProcessExpired
 from pebble.pool.process import WorkerManager
 
 from netwright.errors import ChildError, UsageError
-from netwright.executors import cluster
+from netwright.executors import cluster, processes
 from netwright.executors.cluster import RayExecutor
 from netwright.executors.processes import Processes
 from netwright.interrupts import all_held
@@ -90,6 +91,21 @@ def test_what_runs_at_a_shutdown_ends(tmp_path: Path) -> None:
     _wait_for((tmp_path / "runs").exists)
     executor.shutdown()
     assert [str(future.exception(10)) for future in futures] == ["stopped before it ended"] * 2
+
+
+def test_a_pools_workers_are_known_by_what_starts_them(tmp_path: Path) -> None:
+    """Not by pebble's own, which may be called otherwise tomorrow."""
+    executor = Processes(2, (str(tmp_path / "runs"),), threads=0)
+    executor.submit(_Endless(), ARCHITECTURE, 0)
+    _wait_for((tmp_path / "runs").exists)
+    workers = executor._workers._begun
+    assert len(workers) == 2
+    assert set(workers) <= set(multiprocessing.active_children())
+    executor.shutdown()
+    assert not any(process.is_alive() for process in workers)
+    with pytest.raises(OSError, match="the pool is over"):
+        executor._workers.Process().start()
+    assert "_pool._" not in Path(processes.__file__).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -49,6 +49,53 @@ def _say(once: Any, text: str) -> None:
     if once.acquire(block=False):
         begin = "\r\x1b[K" if sys.stderr.isatty() else ""
         print(f"{begin}netwright: {text}", file=sys.stderr, flush=True)
+
+
+class _Worker(SpawnProcess):
+    """A worker that its pool starts, unless that is over."""
+
+    def __init__(self, workers: _Workers, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._workers: _Workers | None = workers
+
+    def start(self) -> None:
+        """Start it; raises `OSError`, as where no process can be, once the pool is over."""
+        assert self._workers is not None, "it is not sent to another process before"
+        self._workers.start(self, super().start)
+
+    def __getstate__(self) -> object:
+        return self.__dict__ | {"_workers": None}
+
+
+class _Workers(SpawnContext):
+    """What a pool starts its workers by, which so knows them all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock, self._over = threading.Lock(), False
+        self._begun: list[_Worker] = []
+
+    def Process(self, *given: Any, **named: Any) -> _Worker:  # type: ignore[override]  # noqa: N802
+        return _Worker(self, *given, **named)
+
+    def start(self, process: _Worker, begin: Callable[[], None]) -> None:
+        with self._lock:
+            if self._over:
+                raise OSError("the pool is over")
+            begin()
+            self._begun = [*(other for other in self._begun if other.is_alive()), process]
+
+    def end(self) -> None:
+        """End all, also those that are still starting; no more are started."""
+        with self._lock:
+            self._over = True
+        for process in self._begun:
+            process.terminate()
+        deadline = time.monotonic() + ENDING
+        for process in self._begun:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
 
 
 @dataclass(frozen=True)
@@ -96,13 +143,13 @@ class Processes:
         self._closed = False
         self._under_way: set[Future[Evaluation]] = set()
         self._pickled: tuple[Evaluator, str, bytes] | None = None
-        context = multiprocessing.get_context("spawn")
-        once = context.Semaphore() if watched() else None
+        self._workers = _Workers()
+        once = self._workers.Semaphore() if watched() else None
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_begin,
             initargs=(threads, once),
-            context=context,
+            context=self._workers,
             max_tasks=recycle,
         )
 
@@ -184,23 +231,10 @@ class Processes:
         """Stop; running evaluations are killed, and their futures hold a `ChildError`."""
         self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]
-        self._end_workers()
+        self._workers.end()  # before the pool lets go of what those need that are still starting
         self._pool.join()
         for outer in list(self._under_way):
             self._settle(outer, worker.stopped())
-
-    def _end_workers(self) -> None:
-        """End all workers before the pool lets go of what those need that are still starting."""
-        if self._pool._pool_manager_loop is not None:
-            self._pool._pool_manager_loop.join()  # it starts workers
-        running = list(self._pool._pool_manager.worker_manager.workers.values())
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + ENDING
-        for process in running:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
 
 
 def _signal(number: int) -> str:
