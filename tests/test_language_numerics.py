@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from netwright.children import steps
+from netwright.children import aligned, steps
 from netwright.children.aligned import linear
 from netwright.children.language import LanguageChildSettings, LanguageModel
 from netwright.children.output import Output
@@ -37,9 +37,16 @@ def _loss(output: Output, name: str, x: Tensor, targets: Tensor, low: bool) -> l
     return [total.detach().float(), *(g.clone() for g in gradients if g is not None)]
 
 
+@pytest.fixture(params=[False, True], ids=["vectors", "tiles"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Lay bfloat16 out for a processor without tiles, and for one with them."""
+    monkeypatch.setattr(aligned, "has_tiles", lambda: request.param)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("cutoffs", CUTOFFS)
 @pytest.mark.parametrize("low", [False, True])
-def test_the_compiled_loss_is_pytorchs(cutoffs: tuple[int, ...], low: bool) -> None:
+def test_the_compiled_loss_is_pytorchs(cutoffs: tuple[int, ...], low: bool, tiles: bool) -> None:
     torch.manual_seed(0)
     output = Output(150, 24, cutoffs)
     for parameter in output.parameters():
@@ -72,7 +79,10 @@ def test_a_logit_far_below_is_worth_nothing_and_one_far_above_everything() -> No
 
 
 @pytest.mark.parametrize("columns", [5, 32, 79])
-def test_products_over_whole_tiles_are_those_of_torch(columns: int) -> None:
+def test_products_over_whole_tiles_are_those_of_torch(columns: int, tiles: bool) -> None:
+    assert aligned.aligned(torch.ones(2, columns), torch.bfloat16).shape[1] == (
+        aligned.whole(columns) if tiles else columns
+    )
     torch.manual_seed(0)
     drawn = [torch.randn(20, columns), torch.randn(24, columns) / 9, torch.randn(24)]
     found = []

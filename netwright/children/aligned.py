@@ -1,8 +1,8 @@
 """Products in bfloat16 over whole tiles.
 
-The processor multiplies bfloat16 in tiles of 32 numbers; matrices whose rows are no whole number of
-them are laid out again for every product. Here they are filled up with zeros once, where they are
-cast.
+Processors with tiles multiply bfloat16 in some of 32 numbers; matrices whose rows are no whole
+number of them are laid out again for every product. Here they are filled up with zeros once, where
+they are cast. On others that would only be more to multiply.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from netwright.children.compiled import has_tiles
 
 TILE = 32
 
@@ -21,10 +23,10 @@ def whole(count: int, of: int = TILE) -> int:
 
 
 def aligned(x: Tensor, kind: torch.dtype) -> Tensor:
-    """Return x [N, K] cast to `kind`; in bfloat16 with zeros up to a multiple of `TILE` columns."""
+    """Return x [N, K] cast to `kind`; for tiles with zeros up to a multiple of `TILE` columns."""
     count, columns = x.shape
     across = whole(columns)
-    if kind != torch.bfloat16 or across == columns:
+    if kind != torch.bfloat16 or across == columns or not has_tiles():
         return x.to(kind)
     filled = x.new_empty(count, across, dtype=kind)
     filled[:, :columns].copy_(x)
@@ -33,15 +35,17 @@ def aligned(x: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `torch.nn.functional.linear` of x [N, K], on the processor in bfloat16 as above."""
-    narrow = torch.bfloat16
+    """Return `torch.nn.functional.linear` of x [N, K], in tiles as above."""
+    plain, narrow = torch.nn.functional.linear, torch.bfloat16
+    if torch.compiler.is_compiling() or not has_tiles():
+        return plain(x, w, bias)
     if x.is_cpu and torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
     else:
         kind = x.dtype
     even = w.shape[1] % TILE == 0
-    if kind != narrow or even or not x.is_cpu or torch.compiler.is_compiling():
-        return torch.nn.functional.linear(x, w, bias)
+    if kind != narrow or even or not x.is_cpu:
+        return plain(x, w, bias)
     made: Tensor = _Product.apply(x, w)  # type: ignore[no-untyped-call]
     return made if bias is None else made + bias.to(narrow)
 
