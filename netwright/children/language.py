@@ -204,9 +204,12 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """`x` [T, N, inputs], state (h, c) [N, width] each -> outputs [T, N, width] and state."""
         h, c = state
-        if isinstance(self.cell, Recurrent):
-            self.cell.recurrent_dropout = rate
-        elif rate:
+        cell = self.cell
+        if isinstance(cell, Recurrent):
+            if cell.recurrent_dropout != rate:
+                cell.recurrent_dropout = rate
+            return cell.first(x, h, c)
+        if rate:
             return self._gated(x, h, c, F.dropout(torch.ones_like(h), rate))
         if self.core == "gru":
             out, h_n = self.cell(x, h[None])

@@ -154,6 +154,15 @@ class Recurrent(nn.Module):
             return out.squeeze(1), (h.squeeze(1), c.squeeze(1))
         return (out.transpose(0, 1) if self.batch_first else out), (h, c)
 
+    def first(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
+        """Run the first layer alone, over x [T, N, input_size] from h and c, [N, hidden_size].
+
+        Returns [T, N, hidden_size] and (h_n, c_n); `forward` without what one layer has no use for.
+        """
+        steps, batch = x.shape[:2]
+        out, cs = self._layer(x.flatten(0, 1), "_l0", h, c, (batch,) * steps)
+        return out.view(steps, batch, -1), (out[-batch:], cs[-batch:])
+
     def _packed(self, packed: PackedSequence, hx: State | None) -> tuple[PackedSequence, State]:
         sizes = tuple(int(n) for n in packed.batch_sizes)
         order, back = packed.sorted_indices, packed.unsorted_indices

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from netwright.children.aligned import aligned, whole
-from netwright.children.compiled import graphed
+from netwright.children.compiled import graphed, has_tiles
+from netwright.children.small_pairs import paired_layer
 from netwright.children.steps import Runner, arrived, constant, laid, numbers_of
 from netwright.children.tiled.amx import ROWS as TILE_ROWS
 from netwright.children.tiles import fit, laid_tiles
@@ -25,15 +26,15 @@ ROWS = 8  # sequences a step, on average, from which on it pays
 
 def suits(x: Tensor, w: Tensor, u: Tensor, batch_sizes: Sequence[int]) -> bool:
     """Say whether `small_layer` can make a layer, and faster than `netwright.children.steps`."""
-    if graphed():  # before a size is looked at, which would fix it
+    if graphed() or not x.is_cpu:  # before a size is looked at, which would fix it
         return False
-    return (
-        x.device.type == "cpu"
-        and w.numel() + u.numel() <= WEIGHTS
-        and len(x) >= ROWS * len(batch_sizes)
-        and _alike(x, w, u)
-        and (fit(batch_sizes) if _narrow(x) else x.dtype in (torch.float32, torch.float64))
-    )
+    cast, narrow = torch.is_autocast_enabled("cpu"), _narrow(x)
+    kind = torch.float32 if cast else x.dtype
+    if (cast and not narrow) or not kind == w.dtype == u.dtype:
+        return False
+    if w.numel() + u.numel() > WEIGHTS or len(x) < ROWS * len(batch_sizes):
+        return False
+    return fit(batch_sizes) if narrow else kind in (torch.float32, torch.float64)
 
 
 def _narrow(x: Tensor) -> bool:
@@ -41,13 +42,6 @@ def _narrow(x: Tensor) -> bool:
     if torch.is_autocast_enabled("cpu"):
         return torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype != torch.float64
     return x.dtype == torch.bfloat16
-
-
-def _alike(x: Tensor, w: Tensor, u: Tensor) -> bool:
-    """Say whether all are of one type, or would be made so."""
-    if torch.is_autocast_enabled("cpu"):
-        return _narrow(x) and w.dtype == u.dtype == torch.float32
-    return x.dtype == w.dtype == u.dtype
 
 
 def small_layer(
@@ -62,8 +56,11 @@ def small_layer(
 ) -> tuple[Tensor, Tensor]:
     """Return what `netwright.children.steps.plain_layer` returns of z = x @ w.t(), without biases.
 
-    x: [N, inputs], w: [B * H, inputs], the rest as there.
+    x: [N, inputs], w: [B * H, inputs], the rest as there. In bfloat16 every step must have 16
+    sequences or more, see `suits`.
     """
+    if _narrow(x) and not has_tiles():
+        return paired_layer(cell, x, w, u, h0, c0, tuple(batch_sizes), mask)
     h, c = _Small.apply(cell, x, w, u, h0, c0, tuple(batch_sizes), mask)  # type: ignore[no-untyped-call]
     return h, c
 

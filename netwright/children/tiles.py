@@ -91,12 +91,6 @@ def _sums(
 
     start: of each, its first tiles' addresses; a's and b's go on for `deep` tiles of the sum.
     """
-    if not has_tiles():
-        for left, to in zip(start[0], start[2], strict=True):
-            for first in range(0, ROWS, TALL):
-                here = w.add(left, first * a.row), start[1], [w.add(x, first * out.row) for x in to]
-                _in_vectors(w, (deep, ROWS), (a, b, out), here, more)
-        return
     tiles = Tiles(w)
     of_a, of_b, of_out = start
     high, wide = len(of_a), len(of_b)
@@ -126,48 +120,35 @@ def _sums(
         tiles.write(tile, place, out.row)
 
 
-def _in_vectors(
-    w: Writer, deep: tuple[Any, int], places: tuple[Places, ...], start: Any, more: Any = None
-) -> None:
-    """Write what `_sums` does for `TALL` rows of the left.
+def _in_vectors(w: Writer, many: int, places: tuple[Places, ...], start: Any) -> None:
+    """Write what `_sums` does for `TALL` rows of the left and `many` pairs of numbers.
 
-    start: addresses of the left, of one or two vectors of the right, and of their sums. deep: how
-    many tiles of the left, and pairs of numbers in each.
+    start: addresses of the left, of one or two vectors of the right, and of their sums.
     """
-    (a, b, out), (left, right, to), (tiles, many) = places, start, deep
+    (a, b, out), (left, right, to) = places, start
     each = [(r, j) for r in range(TALL) for j in range(len(right))]
-    zero = w.constant(0.0).value
-    held = [zero] * len(each)
-    if more is not None:
-        found = [w.raw(w.add(to[j], r * out.row), FLOAT) for r, j in each]
-        held = [w.builder.select(more, value, zero) for value in found]
     words = ir.VectorType(ir.IntType(32), ROWS)
 
-    def term(k: Any, *totals: Any) -> list[Any]:
-        at = w.add(left, w.times(k, a.step))
-        columns = [w.add(place, w.times(k, b.step)) for place in right]
+    def pairs(p: Any, *totals: Any) -> list[Any]:
+        sums = list(totals)
+        for q in range(PAIRS):
+            pair = w.add(w.times(p, PAIRS), q)
+            lines = [w.add(place, w.times(pair, b.row)) for place in right]
+            vectors = [
+                w.builder.load(w.builder.inttoptr(line, words.as_pointer()), align=4)
+                for line in lines
+            ]
+            for r in range(TALL):
+                place = w.add(left, r * a.row, w.times(pair, 4))
+                place = w.builder.inttoptr(place, words.element.as_pointer())
+                factor = w.spread(w.builder.load(place))
+                for j, vector in enumerate(vectors):
+                    i = r * len(vectors) + j
+                    sums[i] = multiplied(w.builder, sums[i], vector, factor)
+        return sums
 
-        def pairs(p: Any, *inner: Any) -> list[Any]:
-            sums = list(inner)
-            for q in range(PAIRS):
-                pair = w.add(w.times(p, PAIRS), q)
-                lines = [w.add(place, w.times(pair, b.row)) for place in columns]
-                vectors = [
-                    w.builder.load(w.builder.inttoptr(line, words.as_pointer()), align=4)
-                    for line in lines
-                ]
-                for r in range(TALL):
-                    place = w.add(at, r * a.row, w.times(pair, 4))
-                    place = w.builder.inttoptr(place, words.element.as_pointer())
-                    factor = w.spread(w.builder.load(place))
-                    for j, vector in enumerate(vectors):
-                        i = r * len(vectors) + j
-                        sums[i] = multiplied(w.builder, sums[i], vector, factor)
-            return sums
-
-        return w.loop(0, -(-many // PAIRS), pairs, totals)
-
-    for (r, j), total in zip(each, w.loop(0, tiles, term, held), strict=True):
+    held = [w.constant(0.0).value] * len(each)
+    for (r, j), total in zip(each, w.loop(0, -(-many // PAIRS), pairs, held), strict=True):
         w.write(w.lanes_of(total), w.add(to[j], r * out.row), FLOAT)
 
 
@@ -215,7 +196,7 @@ def tile_product(module: Any, name: str, length: int, across: int, apart: int) -
                 _sums(w, deep, of_a, of_b, of_out, (left, right, to))
             else:  # tiles lie one behind the other
                 pairs = -(-length // 2)
-                _in_vectors(w, (1, pairs), (of_a, of_b, of_out), (left[0], right, to[0]))
+                _in_vectors(w, pairs, (of_a, of_b, of_out), (left[0], right, to[0]))
 
         _by_two(w, 0, count, columns)
 

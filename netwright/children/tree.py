@@ -2,7 +2,8 @@
 
 `netwright.children.steps.plain_step` is the readable version, against which this one is tested.
 tanh, and sigmoid(x) = (1 + tanh(x / 2)) / 2, are in float32 a rational function fitted to a
-relative error of 2e-8 (4e-7 after rounding), in float64 the library's. NaN stays NaN everywhere.
+relative error of 2e-8 (4e-7 after rounding), in float64 the library's. Where products are of
+bfloat16, which has 4e-3, it may be a coarser one of 2e-4. NaN stays NaN everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ _OVER: tuple[float, ...] = (1.3354352021263056e-08, 2.060885239584257e-05, 0.003
 _OVER += (0.13381013805226194, 0.9999999794871548)
 _UNDER: tuple[float, ...] = (7.776429441277211e-07, 0.0003285611822567876, 0.02587692864959304)
 _UNDER += (0.46714329407877625, 1.0)
+_COARSE_OVER = (0.0515581694, 8.0620681042, 79.2132712864)  # never above one with what is under it
+_COARSE_UNDER = (1.0, 34.4397023783, 79.2233507547)
+_COARSE_END = 5.2
 _FROM_VALUE = ("identity", "tanh", "sigmoid", "relu")  # whose derivative the value tells
 
 
@@ -26,30 +30,34 @@ def joined(cell: Cell, leaf: int) -> bool:
 
 
 class Tree:
-    """Writes the tree of a cell with a `Writer`, for one vector of units."""
+    """Writes the tree of a cell with a `Writer`, for one vector of units.
 
-    def __init__(self, writer: Writer, cell: Cell) -> None:
-        self._w, self._cell = writer, cell
+    coarse: whether tanh and sigmoid are; float32 on processors with AVX-512 only.
+    """
+
+    def __init__(self, writer: Writer, cell: Cell, coarse: bool = False) -> None:
+        self._w, self._cell, self._coarse = writer, cell, coarse
 
     def forward(
-        self, z: Sequence[Lanes], v: Sequence[Lanes], c: Lanes
+        self, z: Sequence[Lanes], v: Sequence[Lanes | None], c: Lanes
     ) -> tuple[Lanes, Lanes, list[Lanes]]:
         """Return (h_t, c_t) and what `backward` wants of each leaf.
 
-        z, v: the leaves' products W_i x_t and U_i h_(t-1). c: c_(t-1). A leaf that adds wants its
-        value, with sin what that is of; any other one v, and z from its caller.
+        z, v: the leaves' products W_i x_t and U_i h_(t-1), or their sum and None. c: c_(t-1). A
+        leaf that adds wants its value, with sin what that is of; any other one v, and z from its
+        caller.
         """
         cell, wanted, c_next = self._cell, [], c
         values: list[Lanes] = []
         for i, (combine, activation) in enumerate(cell.nodes):
             below = cell.children(i)
             left, right = (values[below[0]], values[below[1]]) if below else (z[i], v[i])
-            operand = self._combine(combine, left, right)
+            operand = left if right is None else self._combine(combine, left, right)
             c_next = operand if i == cell.c_from else c_next
             value = self._activate(activation, operand)
             if not below:
                 told = value if activation in _FROM_VALUE else operand
-                wanted.append(told if joined(cell, i) else v[i])
+                wanted.append(told if joined(cell, i) or right is None else right)
             values.append(self._injected(value, c)[1] if i == cell.c_into else value)
         return values[-1], c_next, wanted
 
@@ -114,6 +122,8 @@ class Tree:
         return self._w.lanes_of(a.builder.select(higher, a.value, b.value))
 
     def _activate(self, kind: str, x: Lanes) -> Lanes:
+        if self._coarse and kind in ("tanh", "sigmoid"):
+            return self._coarsely(kind, x)
         if kind == "tanh":
             return self._tanh(x)
         if kind == "sigmoid":
@@ -124,13 +134,27 @@ class Tree:
             return x.above(zero, x, zero)
         return self._w.each("sin", x) if kind == "sin" else x
 
+    def _within(self, x: Lanes, end: float) -> Lanes:
+        w, high, low = self._w, self._w.constant(end), self._w.constant(-end)
+        y = w.above(x, high, high, x)
+        return w.above(low, y, low, y)
+
+    def _coarsely(self, kind: str, x: Lanes) -> Lanes:
+        """Return tanh, or sigmoid as half of tanh(x / 2) and a half."""
+        w, half = self._w, kind == "sigmoid"
+        scale = 4.0 if half else 1.0  # of x * x
+        y = self._within(x, _COARSE_END * (2 if half else 1))
+        s = y * y
+        a, b, c = (w.constant(k * scale**i / scale) for i, k in enumerate(_COARSE_OVER))
+        _, e, f = (w.constant(k * scale**i) for i, k in enumerate(_COARSE_UNDER))
+        found = y * ((a * s + b) * s + c) * w.about_one_over((s + e) * s + f)
+        return found + w.constant(0.5) if half else found
+
     def _tanh(self, x: Lanes) -> Lanes:
         w = self._w
         if w.kind != FLOAT:
             return w.each("tanh", x)
-        high, low = w.constant(9.0), w.constant(-9.0)
-        y = w.above(x, high, high, x)
-        y = w.above(low, y, low, y)
+        y = self._within(x, 9.0)
         s = y * y
         over, under = w.constant(_OVER[0]), w.constant(_UNDER[0])
         for a, b in zip(_OVER[1:], _UNDER[1:], strict=True):
