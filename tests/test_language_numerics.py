@@ -127,11 +127,11 @@ def test_small_models_and_processors_without_bfloat16_are_not_measured(
     numerics._speeds.cache_clear()
     recipe, child = LanguageRecipe(batch=2, steps=2), LanguageChildSettings(budget=10_000)
     assert chosen_for(recipe, child, 100) == PLAIN
-    assert chosen_for(recipe, child, 10_000) == PLAIN  # no width is that small
+    assert chosen_for(recipe, child, 1_000) == PLAIN  # no width is that small
     assert chosen_for(LanguageRecipe(precision="bfloat16"), child, 100) == NARROW
     assert not list(tmp_path.rglob("*.json"))
-    large = LanguageChildSettings(budget=4_500_000)
-    assert chosen_for(recipe, large, 20_000) in (PLAIN, NARROW)
+    large = LanguageChildSettings(budget=40_000)  # as cell-demo's
+    assert chosen_for(recipe, large, 60) in (PLAIN, NARROW)
     native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     assert len(list(tmp_path.rglob("numerics.json"))) == native
 
@@ -139,7 +139,7 @@ def test_small_models_and_processors_without_bfloat16_are_not_measured(
 def test_precision_left_to_the_machine_is_no_part_of_a_study_and_is_noted() -> None:
     config = load_config("ptb-small")
     assert "precision" not in config.identity()["training"]
-    assert config.settled().execution.numerics == str(PLAIN)
+    assert config.settled().execution.numerics in (str(PLAIN), str(NARROW))
     fixed = load_config("ptb-small", ["training.precision=bfloat16"])
     assert fixed.identity()["training"]["precision"] == "bfloat16"
     assert fixed.settled().execution.numerics == str(NARROW)
