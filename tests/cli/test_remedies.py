@@ -135,7 +135,7 @@ def test_help_names_every_shipped_architecture_and_what_config_is(run: Run) -> N
     assert all(name in shown for name in ("v1", "nascell", "lstm", "gru"))
     said = " ".join(run("train", "--help")[1].split())
     assert "a TOML file or a preset's name" in said
-    assert "runs/CONFIG-CELL/network" in said
+    assert "runs/CONFIG-CELL/network" in said.replace("- ", "-")  # a line may end there
 
 
 def test_presets_stand_in_columns(run: Run) -> None:
