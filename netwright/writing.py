@@ -21,8 +21,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         else:
             _replace(_target(path), data)
     except OSError as error:
-        error.filename = str(path)
-        del error.filename2  # the draft's, where it could not be moved
+        if error.errno is not None:  # else its text is all that it says
+            error.filename = str(path)
+            del error.filename2  # the draft's, where it could not be moved
         raise
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import errno
 import json
 import os
 import subprocess
@@ -66,7 +65,7 @@ def test_an_architecture_that_cannot_be_saved_leaves_the_one_before(
     save_architecture(path, SPACE, SPACE.architecture({"größe": 1}))
 
     def fails(self: Path, target: Path) -> Path:
-        raise OSError(errno.ENOSPC, "no space left")
+        raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="no space left"):
