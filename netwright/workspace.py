@@ -93,10 +93,12 @@ class Workspace:
                 f"a new study needs a folder of its own; {self.name} holds one; use netwright "
                 f"resume {self.name}, or --study with another folder"
             )
-        config = config.settled()
         space = config.make_space()
         evaluator = config.make_evaluator(space)
-        notes = {"config": config.to_dict(), **config.prepare(evaluator)}
+        found = config.prepare(evaluator)
+        config = config.settled()
+        config.settle(evaluator)
+        notes = {"config": config.to_dict(), **found}
         study = config.make_study(self.storage, notes)
         study.evaluator = evaluator
         return study

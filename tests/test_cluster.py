@@ -99,11 +99,14 @@ def test_a_search_goes_on_when_a_node_leaves(nodes: tuple[Any, Any]) -> None:
             cluster.remove_node(second, allow_graceful=False)
 
     study.run(24, executor, on_trial)
-    executor.shutdown()
     assert len(study.trials) == 24
     assert all(trial.completed for trial in study.trials)
     assert seen[0] == 2
-    assert seen[-1] == 1
+    deadline = time.monotonic() + 60  # on a busy machine Ray learns of it late
+    while executor.workers != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert executor.workers == 1
+    executor.shutdown()
 
 
 def test_without_ray_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

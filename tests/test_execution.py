@@ -21,7 +21,8 @@ import torch
 from netwright import machine
 from netwright.children.compiled import kept_on_disk
 from netwright.config import load_config
-from netwright.errors import ConfigError, UsageError
+from netwright.errors import ConfigError, DataError, UsageError
+from netwright.evaluators.image import ImageEvaluator
 from netwright.executors import probe, processes
 from netwright.executors.local import InProcess
 from netwright.executors.probe import Crew, Subject, best_workers
@@ -33,6 +34,7 @@ from netwright.tasks.execution import ExecutionSettings
 from netwright.tasks.language import LanguageConfig
 from netwright.training.numerics import Numerics, child_step
 from netwright.trial import Evaluation
+from netwright.workspace import Workspace
 from tests.strategies import small_space
 
 STEP = Subject("float32 channels_last", partial(child_step, Numerics()))
@@ -335,3 +337,31 @@ def test_what_a_breaking_pool_took_in_last_ends_too(monkeypatch: pytest.MonkeyPa
         outer.result(10)
     monkeypatch.setattr(executor, "_pool", pool)
     executor.shutdown()
+
+
+def test_bad_data_are_told_before_the_machine_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def settled(self: LanguageConfig, numerics: str = "") -> LanguageConfig:
+        asked.append(numerics)
+        return self
+
+    monkeypatch.setattr(LanguageConfig, "settled", settled)
+    config = load_config("ptb-small", [f"data.source={tmp_path / 'none'}"])
+    with pytest.raises(DataError, match="none"):
+        Workspace(tmp_path / "study").begin(config)
+    assert asked == []
+
+
+@pytest.mark.parametrize("noted", ["float32 channels_last", "float32 contiguous"])
+def test_children_are_trained_in_what_a_new_study_notes(noted: str, tmp_path: Path) -> None:
+    config = load_config("digits")
+    settled = type(config).settled
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(config), "settled", lambda self: settled(self, noted))
+        study = Workspace(tmp_path / "study").begin(config)
+    assert str(cast(ImageEvaluator, study.evaluator).numerics) == noted
+    assert study.store.header()["notes"]["config"]["execution"]["numerics"] == noted
+    study.store.close()

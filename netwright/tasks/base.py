@@ -184,6 +184,10 @@ class Config(ABC):
         """Do as `describe`, and all else that `evaluator` needs before the first child."""
         return self.describe(evaluator)
 
+    @abstractmethod
+    def settle(self, evaluator: Any) -> None:
+        """Have an evaluator of before `settled` train as is noted now."""
+
     def refuse_depth(self, what: str) -> None:
         """Raise a `ConfigError` for a schedule of depths, which `what` of the task do not have."""
         if self.study.depth is not None:

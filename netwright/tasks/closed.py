@@ -54,6 +54,9 @@ class ClosedConfig(Config):
         """Return nothing: making the evaluator has read all there is."""
         return {}
 
+    def settle(self, evaluator: Any) -> None:
+        """Do nothing: nothing is trained."""
+
     def show(
         self,
         title: str,

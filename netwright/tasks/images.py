@@ -149,6 +149,10 @@ class ImageConfig(Config):
             numerics=self.numerics(self.training),
         )
 
+    def settle(self, evaluator: ImageEvaluator) -> None:
+        """Have an evaluator of before `settled` train in what is noted now."""
+        evaluator.numerics = self.numerics(self.training)
+
     def describe(self, evaluator: ImageEvaluator) -> dict[str, Any]:
         """Read the images; return their shape, classes, numbers and digest."""
         data = evaluator.data

@@ -149,6 +149,10 @@ class LanguageConfig(Config):
         numerics = self.execution.noted(self.training.precision)
         return LanguageEvaluator(space, self.data, self.training, self.child, numerics=numerics)
 
+    def settle(self, evaluator: LanguageEvaluator) -> None:
+        """Have an evaluator of before `settled` train in what is noted now."""
+        evaluator.numerics = self.execution.noted(self.training.precision)
+
     def describe(self, evaluator: LanguageEvaluator) -> dict[str, Any]:
         """Read the text; return its numbers, when children of this budget have a width."""
         data = evaluator.data
