@@ -34,7 +34,7 @@ from netwright.controllers.making import CONTROLLERS
 from netwright.errors import NetwrightError, UsageError
 from netwright.evaluators.image import ImageEvaluator, train_final
 from netwright.executors.local import InProcess
-from netwright.finishing import Point, best_setting, tune
+from netwright.finishing import Point, best_setting, points, tune
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed, rng
 from netwright.space import Architecture, SearchSpace
@@ -140,11 +140,12 @@ class Seed:
     def drawn(self, parameters: int, tuned: bool) -> Network:
         """Return the VGG-style network of about so many parameters, at its best point."""
         make = partial(vgg_of_size, parameters=parameters)
-        key, points = f"vgg of {parameters} seed {self.seed}", self.config.grid() if tuned else []
-        how = recipe_digest(self.config)
-        scores = [self._scored(f"{key} at {json.dumps(p)} as {how}", make, p) for p in points]
-        best = max(range(len(points)), key=lambda k: scores[k]["reward"], default=None)
-        point = None if best is None else points[best]
+        key = f"vgg of {parameters} seed {self.seed}"
+        tried = points(self.config, self.studies[CONTROL].space) if tuned else []
+        how = f"{recipe_digest(self.config)} for {self.config.tuned_at(None)[0].epochs}"
+        scores = [self._scored(f"{key} at {json.dumps(p)} as {how}", make, p) for p in tried]
+        best = max(range(len(tried)), key=lambda k: scores[k]["reward"], default=None)
+        point = None if best is None else tried[best]
         return Network(
             key=key,
             make=make,
@@ -159,7 +160,7 @@ class Seed:
         seed = derive_seed(self.seed, 0, "evidence drawn")
 
         def score() -> dict[str, float]:
-            recipe, _ = self.config.at(point)
+            recipe, _ = self.config.tuned_at(point)
             here = self.config.execution.here
             found = self._evaluator.evaluate_module(make, recipe, seed, here)
             return {"score": found.score, "reward": found.reward, "size": found.parameters}

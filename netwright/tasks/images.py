@@ -199,6 +199,11 @@ class ImageConfig(Config):
         )
         return recipe, replace(self.child, batch_norm_epsilon=point["epsilon"])
 
+    def tuned_at(self, point: Mapping[str, Any] | None) -> tuple[Recipe, ChildSettings]:
+        """Return how `tune` trains at a point: as `at` says, for tune.epochs."""
+        recipe, child = self.at(point)
+        return replace(recipe, epochs=self.tune.epochs or recipe.epochs), child
+
     def evaluate_point(
         self,
         evaluator: ImageEvaluator,
@@ -206,9 +211,8 @@ class ImageConfig(Config):
         point: Mapping[str, Any] | None,
         seed: int,
     ) -> Evaluation:
-        """Train at a point of the grid for tune.epochs; its rate goes before the architecture's."""
-        recipe, child = self.at(point)
-        recipe = replace(recipe, epochs=self.tune.epochs or recipe.epochs)
+        """Train at a point of the grid, whose rate goes before the architecture's."""
+        recipe, child = self.tuned_at(point)
         if point is None:
             recipe = self._own_rate(evaluator.space, architecture, recipe, child)
         make = maker(evaluator.space, architecture, child)
