@@ -53,7 +53,8 @@ class GuidedSettings:
     probes: how much of every second pick is left to single changes of the best trial, at random,
     see `Probes`, >= 0; 0: none (1).
     pairs, local: of the value model, see `ValueModel`; each pick draws one of each, for no single
-    guess is right. shared, noise (>= 0.0001), ranked: of it too.
+    guess is right. shared, noise (>= 0.0001; more where scores differ from training to training),
+    ranked: of it too.
     learning_rate, units, layers, scale: of the policy, as the policy gradient's. replay: trials in
     a step of the policy, >= 1. temperature: of the ranks that weigh them, > 0. entropy: weight of a
     bonus in nats a decision, >= 0.
@@ -237,13 +238,13 @@ class Guided:
         """Mutate the best candidates again and again; return all, and their order, best first."""
         own = self.settings
         for _ in range(own.rounds):
-            best = np.argsort(-worth)[: own.survivors]
+            best = np.argsort(-worth, kind="stable")[: own.survivors]
             parents = pool[np.repeat(best, own.offspring)]
             changes = np.minimum(generator.geometric(0.7, len(parents)), 4)
             new = self._catalogue.mutated(parents, changes, generator, given)
             pool = joined([pool, new])
             worth = np.concatenate([worth, ranked_by(self._likeness.of(new))])
-        return pool, np.argsort(-worth)
+        return pool, np.argsort(-worth, kind="stable")
 
     def _first_new(self, pool: Designs, order: NDArray[Any]) -> Architecture | None:
         """Return the first candidate in `order` that was not proposed before, in any form."""
