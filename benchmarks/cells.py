@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.shared import count, made_of, run
 from netwright.config import load_config, set_threads
 from netwright.errors import NetwrightError, StudyError, UsageError
-from netwright.finishing import best_run, train_architecture, tune_architecture
+from netwright.finishing import train_architecture
 from netwright.seeding import derive_seed
 from netwright.showing import named
 from netwright.space import Architecture, SearchSpace
@@ -36,6 +36,7 @@ from netwright.store import SqlStore, sqlite_url
 from netwright.study import Study
 from netwright.tasks.base import Config
 from netwright.trial import Trial
+from netwright.tuning import best_run, tune_architecture
 from netwright.workspace import Workspace
 
 

@@ -34,7 +34,6 @@ from netwright.controllers.making import CONTROLLERS
 from netwright.errors import NetwrightError, UsageError
 from netwright.evaluators.image import ImageEvaluator, train_final
 from netwright.executors.local import InProcess
-from netwright.finishing import Point, best_setting, points, tune
 from netwright.report.statistics import interval
 from netwright.seeding import derive_seed, rng
 from netwright.space import Architecture, SearchSpace
@@ -43,6 +42,7 @@ from netwright.study import Study
 from netwright.tasks.images import ImageConfig, maker
 from netwright.training.image import Recipe
 from netwright.trial import Trial
+from netwright.tuning import Point, best_setting, points, tune
 from netwright.workspace import Workspace
 
 Make = Callable[[tuple[int, int, int], int], nn.Module]

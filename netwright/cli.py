@@ -213,14 +213,15 @@ def show(
 @app.command()
 def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> None:
     """Try the small grid of training settings on the best few, on validation data."""
-    from netwright import finishing
+    from netwright import tuning
     from netwright.fitting import say_setting
     from netwright.progress import counting
+    from netwright.searching import grid_workers
 
     _, config, opened = _open(study, settings)
     evaluator = config.make_evaluator(opened.space) if settings else opened.evaluator
     assert evaluator is not None
-    runs = finishing.tune_runs(config, opened)
+    runs = tuning.tune_runs(config, opened)
     if not runs:
         _ = opened.best
     config.prepare(evaluator)
@@ -229,12 +230,12 @@ def tune(study: StudyArg, settings: SetOpt = None, as_json: JsonOpt = False) -> 
     err.print(what, markup=False)
     goes_on("finished runs")
     records: list[Any] = []
-    with counting(err, "tuning", len(runs)) as advance:
-        for record in finishing.tune(config, opened, evaluator):
+    with grid_workers(config, err) as executor, counting(err, "tuning", len(runs)) as advance:
+        for record in tuning.tune(config, opened, evaluator, executor):
             records.append(record)
-            run = finishing.best_run(records)
+            run = tuning.best_run(records)
             advance(f"best {run['score']:.4f}" if run else "")
-    best = finishing.best_setting(opened)
+    best = tuning.best_setting(opened)
     if best is None:
         raise NetwrightError(f"all {len(runs)} runs of the grid failed; see the report")
     number, setting, score = best

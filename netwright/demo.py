@@ -14,9 +14,10 @@ from netwright.errors import StudyError
 from netwright.exporting import export_network, find_inputs, missing_for_onnx
 from netwright.progress import counting
 from netwright.reporting import write_study_report
-from netwright.searching import run_search
+from netwright.searching import grid_workers, run_search
 from netwright.showing import resolve
 from netwright.study import Study
+from netwright.tuning import tune, tune_runs
 from netwright.workspace import Workspace
 
 TRIALS = 60  # each for the search and random search, so that two cores need under ten minutes
@@ -89,8 +90,9 @@ def _finish(where: str | Path, control: Workspace, study: Study, err: Console) -
     place = Workspace(where)
     config = place.config()
     evaluator = config.make_evaluator(study.space)
-    with counting(err, "tuning", len(finishing.tune_runs(config, study))) as advance:
-        for record in finishing.tune(config, study, evaluator):
+    runs = len(tune_runs(config, study))
+    with grid_workers(config, err) as executor, counting(err, "tuning", runs) as advance:
+        for record in tune(config, study, evaluator, executor):
             advance(f"trial {record['trial']}: {_score_of(record)}")
     if not (study.events("train") and finishing.holds_best(config, study, place.network)):
         with counting(err, "final training", config.final_epochs) as advance:

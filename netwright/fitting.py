@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from netwright.config import Config, load_config, task_of
 from netwright.console import err, goes_on
 from netwright.errors import UsageError
 from netwright.progress import counting
+from netwright.searching import grid_workers
 from netwright.showing import named, said
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import shipped
 from netwright.tasks.results import Finished
+from netwright.tuning import points
 
 PAPER = "cifar10-v1"  # for networks of images that come without a configuration
 EXAMPLES = {"images": PAPER, "language": "ptb-small"}
@@ -67,10 +70,12 @@ def train_fitted(
     """Train and test with a bar; return the network and its folder, yet to be written."""
     target = target or Path("runs") / f"{config.name}-{name}" / "network"
     finishing.check_file(config, space, architecture, target, tune)
-    runs = len(finishing.points(config, space)) if tune else 0
+    runs = len(points(config, space)) if tune else 0
     if tune:
         goes_on("finished runs of the grid")
-    with counting(err, "training", config.final_epochs + runs) as advance:
+    with ExitStack() as stack:
+        executor = stack.enter_context(grid_workers(config, err)) if tune else None
+        advance = stack.enter_context(counting(err, "training", config.final_epochs + runs))
         finished = finishing.train_file(
             config,
             space,
@@ -79,6 +84,7 @@ def train_fitted(
             target,
             lambda epoch, _: advance(f"epoch {epoch}"),
             (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
+            executor,
         )
     return finished, target
 

@@ -1,10 +1,12 @@
-"""What `search`, `resume` and `status` do."""
+"""What `search`, `resume` and `status` do, and on what `tune` trains."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from netwright.console import err, print_json, resume_from, say
 from netwright.errors import NetwrightError, UsageError
 from netwright.interrupts import graceful
 from netwright.progress import say_progress, search_progress
+from netwright.protocols import Executor
 from netwright.showing import row_of
 from netwright.study import Study
 from netwright.trial import Trial, TrialState
@@ -44,6 +47,23 @@ def run_search(
             tell(said)
         study.run(trials, executor, on_trial, tell)
     return len(study) >= trials or not stopping.asked
+
+
+@contextmanager
+def grid_workers(config: Config, console: Console) -> Iterator[Executor]:
+    """Give what trains the runs of a grid: the search's workers, which no hang_limit kills.
+
+    That is of children, and a run may be longer.
+    """
+
+    def tell(text: str) -> None:
+        console.print(f"netwright: {text}", markup=False)
+
+    execution = replace(config.execution, hang_limit=0.0)
+    with execution.running(config.subject(), tell) as (executor, said):
+        if said:
+            tell(said)
+        yield executor
 
 
 def _stopped(n: int) -> str:

@@ -34,9 +34,9 @@ class StoppingSettings:
     training may inherit weights, >= 0; it takes the likest one's. keep:
     the share of a rung's children, or of the shortly trained, that goes on, in (0, 1); of the
     latter also 0: all have the short training alone, the first too, and are none the less complete,
-    with its score for theirs. warmup: nobody is stopped at a rung before so many children reached
-    it, >= 2; the first ones of a search are thus trained whole. window: how many of the latest
-    trials a child is compared with, >= warmup.
+    with its score for theirs. Of "none" it means nothing. warmup: nobody is stopped at a rung
+    before so many children reached it, >= 2; the first ones of a search are thus trained whole.
+    window: how many of the latest trials a child is compared with, >= warmup.
     """
 
     method: str = "none"
@@ -57,7 +57,7 @@ class StoppingSettings:
         if self.donors < 0 or (self.donors and self.method == "halving"):
             section.refuse("donors", "must be 0 or more, and 0 with stopping.method=halving")
         section.within("(0, 1)", "share")
-        section.within("[0, 1)" if self.method == "short" else "(0, 1)", "keep")
+        section.within("(0, 1)" if self.method == "halving" else "[0, 1)", "keep")
         if self.alone and self.donors:
             section.refuse("donors", "must be 0 with stopping.keep=0: no child is trained whole", 0)
         section.at_least(2, "warmup")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from netwright import demo, finishing
+from netwright import demo
 from netwright.demo import run_demo
 from netwright.errors import ConfigError, StudyError
 from netwright.workspace import Workspace
@@ -74,7 +74,7 @@ def test_the_demo_tells_the_scores_of_its_grid_rounded(
 
     records = [{"trial": 3, "score": 0.98765432}, {"trial": 4, "score": None}]
     monkeypatch.setattr(demo, "counting", listening)
-    monkeypatch.setattr(finishing, "tune", lambda *_: iter(records))
+    monkeypatch.setattr(demo, "tune", lambda *_: iter(records))
     _demo(tmp_path / "demo", SMALL)
     assert told[:2] == ["trial 3: 0.9877", "trial 4: failed"]
 

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from netwright import finishing
+from netwright import finishing, tuning
 from netwright.config import load_config
 from netwright.controllers.random import RandomSearch
 from netwright.evaluators.image import ImageEvaluator
-from netwright.finishing import best_run
 from netwright.study import Study
 from netwright.tasks import images
 from netwright.tasks.images import ImageConfig
 from netwright.training.image import Recipe
 from netwright.trial import Evaluation
+from netwright.tuning import best_run
 
 LOST: dict[str, Any] = {"trial": 9, "setting": {}, "score": None, "failure": "not finite"}
 
@@ -64,7 +64,7 @@ def test_the_own_settings_of_an_architecture_have_its_own_rate(
         def evaluate_module(self, make: object, recipe: Recipe, *_: object) -> None:
             rates.append(recipe.learning_rate)
 
-    for point in finishing.points(config, space):
+    for point in tuning.points(config, space):
         config.evaluate_point(cast(ImageEvaluator, Asked()), architecture, point, 0)
     assert rates == [0.1, 0.1, 0.02]  # two decays of the grid, then its own
     monkeypatch.setattr(
@@ -74,7 +74,7 @@ def test_the_own_settings_of_an_architecture_have_its_own_rate(
         config.train_final(space, architecture, point=None, child_seed=0, opened=lambda: None)
     assert rates[-1] == 0.02
     plain = load_config("digits", ["tune.learning_rates=[0.1]"])
-    assert None not in finishing.points(plain, plain.make_space())
+    assert None not in tuning.points(plain, plain.make_space())
 
 
 def test_the_runs_of_an_architecture_share_a_seed_that_its_trial_did_not_have() -> None:
@@ -95,13 +95,13 @@ def test_the_runs_of_an_architecture_share_a_seed_that_its_trial_did_not_have() 
             points.append(recipe.learning_rate)
             return Evaluation(reward=float(len(points)), score=0.5)
 
-    records = list(finishing.tune(config, study, cast(Any, Asked())))
+    records = list(tuning.tune(config, study, cast(Any, Asked())))
     assert [record["trial"] for record in records] == [0, 0, 1, 1]
     assert points == [0.05, 0.1, 0.05, 0.1]
     assert [len(each) for each in seeds.values()] == [1, 1]
     assert seeds[0] != seeds[1]
     assert not {trial.seed for trial in study.trials} & (seeds[0] | seeds[1])
-    assert finishing.best_setting(study) == (1, records[-1]["setting"], 0.5)
+    assert tuning.best_setting(study) == (1, records[-1]["setting"], 0.5)
 
 
 def test_runs_of_the_grid_may_be_longer_than_children() -> None:
@@ -121,7 +121,7 @@ def test_runs_of_the_grid_may_be_longer_than_children() -> None:
     grid = ["training.epochs=2", "tune.top=1", "tune.learning_rates=[0.05]"]
     for more in ([], ["tune.epochs=2"], ["tune.epochs=7"], ["tune.epochs=0"]):
         config = load_config("digits", [*grid, *more])
-        assert len(list(finishing.tune(config, study, cast(Any, Asked())))) == 3
+        assert len(list(tuning.tune(config, study, cast(Any, Asked())))) == 3
     assert lengths == [2] * 6 + [7] * 3
 
 

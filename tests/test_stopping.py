@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netwright.config import load_config
 from netwright.errors import ConfigError
 from netwright.stopping import Donor, Record, Rule, Rung, StoppingSettings, isotonic, rule_of
 
@@ -151,7 +152,6 @@ def test_where_none_is_to_go_on_every_child_has_a_short_training_alone() -> None
     ("wrong", "said"),
     [
         ({"method": "halving"}, r"stopping.keep must be in \(0, 1\); got 0.0"),
-        ({"method": "none"}, r"stopping.keep must be in \(0, 1\); got 0.0"),
         ({"method": "short", "keep": -0.1}, r"stopping.keep must be in \[0, 1\); got -0.1"),
         ({"method": "short", "donors": 2}, r"stopping.donors must be 0 with stopping.keep=0: no"),
     ],
@@ -159,6 +159,13 @@ def test_where_none_is_to_go_on_every_child_has_a_short_training_alone() -> None
 def test_only_short_trainings_may_be_all_there_is(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         StoppingSettings(**{"keep": 0.0, **wrong})
+
+
+@pytest.mark.parametrize("preset", ["cifar10-small", "digits"])
+def test_any_preset_can_be_searched_with_whole_trainings(preset: str) -> None:
+    """What its other rules of stopping keep means nothing then."""
+    stopping = load_config(preset, ["stopping.method=none"]).stopping
+    assert rule_of(FOUR, FOUR, stopping, lower=False) is None
 
 
 def test_the_first_that_were_trained_whole_are_donors_of_short_trainings() -> None:
@@ -253,7 +260,7 @@ def test_the_map_keeps_few_knots() -> None:
         ({"rungs": ()}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (2, 1)}, "stopping.rungs must be epochs from 1 that rise"),
         ({"rungs": (0, 1)}, "stopping.rungs must be epochs from 1 that rise"),
-        ({"keep": 1.0}, r"stopping.keep must be in \(0, 1\); got 1.0"),
+        ({"keep": 1.0}, r"stopping.keep must be in \[0, 1\); got 1.0"),
         ({"share": 0.0}, r"stopping.share must be in \(0, 1\); got 0.0"),
         ({"donors": -1}, "stopping.donors must be 0 or more"),
         ({"donors": 1, "method": "halving"}, "and 0 with stopping.method=halving; got 1"),
