@@ -40,6 +40,17 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def busy() -> bool:
+    """Say whether what runs here has kept all processors busy for the last minute.
+
+    False where the machine does not tell.
+    """
+    try:
+        return os.getloadavg()[0] >= cores()
+    except (AttributeError, OSError):
+        return False
+
+
 def processor() -> str:
     """Return the processor's name."""
     return _about("model name") or platform.processor() or platform.machine()

@@ -44,6 +44,7 @@ STEP = Subject("float32 channels_last", partial(child_step, Numerics()))
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "cores", lambda: 8)
+    monkeypatch.setattr(probe, "busy", lambda: False)
     return tmp_path / "netwright" / "workers.json"
 
 
@@ -258,6 +259,20 @@ def test_a_measurement_that_failed_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     assert kept == []
     best_workers(STEP, measure=lambda *_: 1.0)
     assert len(kept) == 1
+
+
+def test_a_measurement_on_a_busy_machine_is_not_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine's first search, on which others ran, all later ones would have the workers."""
+    monkeypatch.setattr(probe, "busy", machine.busy)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    for load, is_kept in ((4.0, False), (3.9, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert best_workers(STEP, measure=lambda workers, _: float(workers)).workers == 8
+        assert cache.exists() == is_kept
+    monkeypatch.delattr(os, "getloadavg")
+    assert not machine.busy()
 
 
 def test_larger_cutoffs_than_a_vocabulary_is_guessed_to_have_are_measured() -> None:

@@ -1,4 +1,7 @@
-"""How many workers this machine feeds best, measured: a second or two a case, kept per machine."""
+"""How many workers this machine feeds best, measured: a second or two a case, kept per machine.
+
+Measured again next time where others kept all processors busy.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from netwright.interrupts import all_held
-from netwright.machine import cores, keep, kept, processor, torch_version
+from netwright.machine import busy, cores, keep, kept, processor, torch_version
 
 NAME = "workers"  # of the file of measurements
 
@@ -84,8 +87,9 @@ def best_workers(
         if say is not None:
             say("measuring how many workers this machine feeds best, once")
         measure = measure or functools.partial(_measured, make=subject.make)
+        quiet = not busy()
         speeds = [measure(*case) for case in cases]
-        if all(speeds):
+        if quiet and all(speeds):
             keep(NAME, key, speeds)
     best = 0
     for i, speed in enumerate(speeds):
