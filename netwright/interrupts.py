@@ -62,6 +62,23 @@ def graceful(
             signal.signal(number, handler)
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at SIGTERM too, so that workers are ended, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, over)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Hold:
     """Takes an interrupt in place of the handler that was set, which gets it later."""
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from netwright.config import Config
 from netwright.console import err, print_json, resume_from, say
 from netwright.errors import NetwrightError, UsageError
-from netwright.interrupts import graceful
+from netwright.interrupts import graceful, terminated_as_interrupted
 from netwright.progress import say_progress, search_progress
 from netwright.protocols import Executor
 from netwright.showing import row_of
@@ -60,7 +60,10 @@ def grid_workers(config: Config, console: Console) -> Iterator[Executor]:
         console.print(f"netwright: {text}", markup=False)
 
     execution = replace(config.execution, hang_limit=0.0)
-    with execution.running(config.subject(), tell) as (executor, said):
+    with (
+        terminated_as_interrupted(),
+        execution.running(config.subject(), tell) as (executor, said),
+    ):
         if said:
             tell(said)
         yield executor

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from netwright import tuning
 from netwright.config import load_config
@@ -15,6 +20,7 @@ from netwright.controllers.random import RandomSearch
 from netwright.errors import ChildError, WorkersEndedError
 from netwright.executors.processes import Processes
 from netwright.protocols import Evaluator
+from netwright.searching import grid_workers
 from netwright.space import Architecture
 from netwright.stopping import Rule
 from netwright.study import Study
@@ -72,6 +78,36 @@ def _sent(there: tuning._AtPoint) -> tuning._AtPoint:
 
     found: tuning._AtPoint = pickle.loads(pickle.dumps(there))
     return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_grid_and_its_workers(number: signal.Signals) -> None:
+    """No hang_limit holds for them: it is of children, and runs may be longer."""
+    config = load_config(
+        "digits", ["execution.executor=processes", "execution.workers=2", "execution.hang_limit=5"]
+    )
+    before = signal.getsignal(number)
+    used: list[Processes] = []
+
+    def use() -> None:
+        with grid_workers(config, Console(quiet=True)) as executor:
+            assert isinstance(executor, Processes)
+            used.append(executor)
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert signal.getsignal(number) == before
+    assert (used[0].workers, used[0].time_limit) == (2, 0.0)
+    space = ImageConfig().make_space()
+    with pytest.raises(WorkersEndedError):
+        used[0].submit(Idle(), space.sample(random.Random(0)), 0)
+
+
+class Idle:
+    def evaluate(self, architecture: Architecture, seed: int, device: str) -> Evaluation:
+        raise AssertionError("nobody is left to do it")
 
 
 class Scripted:
