@@ -1,4 +1,4 @@
-"""What compiling takes: no child is charged for it, and who watches is told."""
+"""What compiling takes: no training is charged for it, and who watches is told."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 from numba.core.compiler_lock import global_compiler_lock
+from torch import nn
 
 from netwright.children import compiling
 from netwright.children.language import LanguageChildSettings
@@ -29,7 +30,7 @@ from netwright.machine import tell, telling
 from netwright.protocols import Evaluator
 from netwright.space import Architecture
 from netwright.spaces import conv, recurrent
-from netwright.training import limits, numerics
+from netwright.training import numerics
 from netwright.training.image import Recipe
 from netwright.training.language import LanguageRecipe
 from netwright.training.limits import Deadline
@@ -67,7 +68,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Now:
     made = Now()
     names = ("monotonic", "perf_counter", "process_time", "thread_time")
     fake = SimpleNamespace(**{name: lambda: made.at for name in names})
-    for module in (compiling, limits, numerics):
+    for module in (compiling, numerics):
         monkeypatch.setattr(module, "time", fake)
     return made
 
@@ -114,6 +115,60 @@ def test_a_child_is_not_charged_for_what_it_compiles(
 
     monkeypatch.setattr(module, "train", train)
     assert evaluator.evaluate(architecture, 1, "cpu").cost == pytest.approx(4)
+
+
+def _final_images() -> image.FinalResult:
+    def make(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+    return image.train_final(
+        make,
+        DataSettings(),
+        Recipe(epochs=1),
+        seed=0,
+        child_seed=1,
+        opened=lambda: None,
+        numerics=Numerics(),
+    )
+
+
+def _final_words() -> language.FinalLanguage:
+    return language.train_final(
+        "lstm",
+        TextSettings(source="stdlib", unit="characters", train_limit=5000),
+        LanguageRecipe(epochs=1),
+        LanguageChildSettings(layers=1, budget=5000),
+        seed=1,
+        opened=lambda: None,
+        numerics=Numerics(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("final", "module", "tests"),
+    [(_final_images, image, "evaluate"), (_final_words, language, "perplexity")],
+)
+def test_nor_is_a_final_training(
+    final: Callable[[], Any],
+    module: Any,
+    tests: str,
+    now: Now,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def train(*_: Any, **__: Any) -> list[float]:
+        now.compiles(30)
+        now.passes(4)
+        return [0.5]
+
+    def tested(*_: Any) -> float:
+        now.compiles(10)
+        now.passes(2)
+        return 0.5
+
+    monkeypatch.setattr(module, "load_torch", lambda: now.passes(60))
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, tests, tested)
+    assert final().seconds == pytest.approx(6)
 
 
 @pytest.mark.parametrize("task", [_images, _words])

@@ -1,4 +1,4 @@
-"""What compiling takes: it is done once a machine, so no child is charged for it.
+"""What compiling takes: it is done once a machine, so no training is charged for it.
 
 What numba compiles, or reads where it was kept, counts; a cell's machine code is made in every
 process and is part of what its children cost.
@@ -67,6 +67,11 @@ event.register("numba:compile", _Once())  # type: ignore[no-untyped-call]
 def wall() -> float:
     """Return the seconds for which this thread has compiled, or waited for another that did."""
     return _SECONDS.own.wall
+
+
+def now() -> float:
+    """Return a time in seconds, which stands still for this thread while it compiles."""
+    return time.perf_counter() - wall()
 
 
 def processor() -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,16 +18,12 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._end = _now() + seconds if seconds else float("inf")
+        self._end = compiling.now() + seconds if seconds else float("inf")
 
     def check(self) -> None:
         """Raise `TimeLimitError` once the time is over."""
-        if _now() > self._end:
+        if compiling.now() > self._end:
             raise TimeLimitError(f"ran past its time limit of {self.seconds:g} s")
-
-
-def _now() -> float:
-    return time.monotonic() - compiling.wall()
 
 
 @functools.cache
