@@ -298,9 +298,7 @@ def train(
     as_json: JsonOpt = False,
 ) -> None:
     """Train the winner, or any architecture, test it once, save it."""
-    from netwright import finishing
-    from netwright.fitting import fit, train_fitted
-    from netwright.progress import counting
+    from netwright.fitting import fit, train_fitted, train_winner
     from netwright.workspace import is_url
 
     source = what or config
@@ -308,22 +306,17 @@ def train(
     if architecture is not None and None in (what, config) and not study:
         loaded, name, space, chosen = fit(architecture, source, settings or [])
         _prepare(loaded)
-        finished, target = train_fitted(loaded, name, space, chosen, target, tune)
-        times, where = finishing.tests_opened(target), f"for {target}"
+        finished, target, times = train_fitted(loaded, name, space, chosen, target, tune)
+        where = f"for {target}"
     elif what is not None and architecture is None and config is None and not tune:
         place, loaded, opened = _open(what, settings)
-        target = target or place.network
-        finishing.check_best(loaded, opened, target)
-        with counting(err, "training", loaded.final_epochs) as advance:
-            finished = finishing.train_best(loaded, opened, lambda e, a: advance(f"epoch {e}"))
-        times, where = len(opened.events("open_test")), "of this study"
+        finished, target, times = train_winner(place, loaded, opened, target)
+        where = "of this study"
     else:
         raise UsageError(
             "train takes a study, or --cell (--architecture) and a configuration, one of them; "
             "see --help"
         )
-    target = finishing.place_for(target, finished.training)
-    finished.save(target)
     if times > 1 and not as_json:
         err.print(f"note: the test set {where} was opened {times} times", markup=False)
     _say_trained(loaded, finished.record, target, as_json)

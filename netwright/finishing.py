@@ -73,15 +73,16 @@ def check_best(config: Config, study: Study, target: Path) -> None:
     config.check_final(study.space, trial.architecture, study.evaluator)
 
 
-def place_for(target: Path, training: str) -> Path:
-    """Return where a network that is trained is saved: `target`.
+def save(finished: Finished, target: Path) -> Path:
+    """Save a network that was trained in `target`, and return that.
 
     Where another training has put its own there meanwhile it is a folder beside that.
     """
     try:
-        _check_target(target, training)
+        _check_target(target, finished.training)
     except StudyError:
-        return target.with_name(f"{target.name}-{training}")
+        target = target.with_name(f"{target.name}-{finished.training}")
+    finished.save(target)
     return target
 
 

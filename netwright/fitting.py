@@ -1,4 +1,4 @@
-"""What `netwright train CONFIG --cell` does: any architecture, any configuration of its task."""
+"""What `netwright train` does with a study's winner, or any architecture and configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from netwright.searching import grid_workers
 from netwright.showing import named, said
 from netwright.space import Architecture, SearchSpace
 from netwright.spaces import shipped
+from netwright.study import Study
 from netwright.tasks.results import Finished
 from netwright.tuning import points
+from netwright.workspace import Workspace
 
 PAPER = "cifar10-v1"  # for networks of images that come without a configuration
 EXAMPLES = {"images": PAPER, "language": "ptb-small"}
@@ -66,8 +68,11 @@ def train_fitted(
     architecture: Architecture,
     target: Path | None,
     tune: bool,
-) -> tuple[Finished, Path]:
-    """Train and test with a bar; return the network and its folder, yet to be written."""
+) -> tuple[Finished, Path, int]:
+    """Train and test with a bar, and save it.
+
+    Return the network, its folder, and how often its training there has opened the test data.
+    """
     target = target or Path("runs") / f"{config.name}-{name}" / "network"
     finishing.check_file(config, space, architecture, target, tune)
     runs = len(points(config, space)) if tune else 0
@@ -86,7 +91,19 @@ def train_fitted(
             (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
             executor,
         )
-    return finished, target
+    times = finishing.tests_opened(target)
+    return finished, finishing.save(finished, target), times
+
+
+def train_winner(
+    place: Workspace, config: Config, study: Study, target: Path | None
+) -> tuple[Finished, Path, int]:
+    """Do the same with the winner of the study at `place`; it is the study that is counted."""
+    target = target or place.network
+    finishing.check_best(config, study, target)
+    with counting(err, "training", config.final_epochs) as advance:
+        finished = finishing.train_best(config, study, lambda epoch, _: advance(f"epoch {epoch}"))
+    return finished, finishing.save(finished, target), len(study.events("open_test"))
 
 
 def say_setting(point: Mapping[str, Any] | None) -> str:
