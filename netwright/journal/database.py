@@ -193,17 +193,18 @@ class Database:
         self._attempts(attempt)
 
     def _attempts(self, attempt: Callable[[sa.Connection, bool], T]) -> T:
-        pause, began = 0.1, 0.0
+        pause = 0.1
+        began: float | None = None
         while True:
             try:
                 with held(), self._alone, self.engine.begin() as connection:
-                    result = attempt(connection, began > 0)
+                    result = attempt(connection, began is not None)
             except DBAPIError as error:
                 if self._say is None or not self._passes(error):
                     with self.guard():
                         raise
-                if not began:
-                    began = time.time()
+                if began is None:
+                    began = time.monotonic()
                     self._say(
                         f"the journal at {self.place} cannot be used ({first_line(error)}); the "
                         f"search waits for it; nothing is lost"
@@ -212,8 +213,8 @@ class Database:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST)
                 continue
-            if began and self._say is not None:
-                self._say(f"the journal is back after {time.time() - began:.0f} s; going on")
+            if began is not None and self._say is not None:
+                self._say(f"the journal is back after {time.monotonic() - began:.0f} s; going on")
             return result
 
     def _passes(self, error: DBAPIError) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -251,6 +254,20 @@ def test_a_broken_connection_after_a_commit_writes_nothing_twice(reopen: Open) -
     assert reopen().trials(space) == [done, *trials[1:]]
     assert sum("waits for it" in line for line in said) == 3
     assert sum("going on" in line for line in said) == 3
+
+
+def test_an_outage_is_as_long_as_it_was_where_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqlStore(sqlite_url(tmp_path / "s.db"))
+    store.create({})
+    clock = count(1e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    said: list[str] = []
+    with store.patient(said.append), _Breaks(store):
+        store.add_event("note", {})
+    assert re.fullmatch(r"the journal is back after \d+ s; going on", said[1])
+    store.close()
 
 
 class _Breaks:
