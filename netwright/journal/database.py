@@ -80,7 +80,8 @@ class Database:
     study's folder, or the URL without its password.
     name: of the database, or the file without its ending.
 
-    Raises `StudyError` for a URL that is none, and where a `must_exist` SQLite file is missing.
+    Raises `StudyError` for a URL that is none or has options for SQLite, and where a `must_exist`
+    SQLite file is missing.
     """
 
     def __init__(self, url: str, must_exist: bool) -> None:
@@ -91,6 +92,11 @@ class Database:
                 f"{hidden(url)!r}; write @ : / ? in a password as %40 %3A %2F %3F"
             )
         self._sqlite = parsed.get_backend_name() == "sqlite"
+        if self._sqlite and "?" in url:
+            raise StudyError(
+                f"a SQLite journal's URL must be the path of its file, without options; got "
+                f"{hidden(url)!r}; leave out ? and what follows"
+            )
         self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
         self.place = _place(parsed, self.file)
         if must_exist and self.file is not None and not Path(self.file).is_file():

@@ -183,6 +183,19 @@ def test_a_bad_url_is_one_line() -> None:
         SqlStore("not a url")
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a.db?mode=foo", "sqlite:///a.db?timeout=x", "sqlite://?cache=shared"]
+)
+def test_a_sqlite_url_with_options_is_one_line(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        SqlStore(url)
+    assert f"without options; got {url!r}; leave out ?" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_outlines_are_what_trials_are(reopen: Open) -> None:
     space, store = small_space(), reopen()
     store.create({})
