@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pebble import ProcessExpired
-from pebble.pool.process import WorkerManager
 
 from netwright.errors import ChildError, UsageError
 from netwright.executors import cluster, processes
@@ -66,18 +66,21 @@ def test_workers_that_are_still_starting_end_without_a_word(
 ) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     begun.mkdir()
-    executor = Processes(2)
-    executor._pool._context.worker_parameters.initargs = (_Threads(begun, go),)
-    close = WorkerManager.close_channels
+    executor = Processes(2, threads=_Threads(begun, go))  # type: ignore[arg-type]
+    end, ending = processes._Workers.end, threading.Event()
 
-    def closed(manager: WorkerManager) -> None:
-        workers = list(manager.workers.values())
-        close(manager)  # type: ignore[no-untyped-call]
-        go.touch()  # whoever starts still goes on now, and has the time to say what is missing
-        for process in workers:
+    def ended(workers: processes._Workers) -> None:
+        ending.set()
+        end(workers)
+
+    def terminated(process: processes._Worker) -> None:
+        if not ending.is_set():  # pebble does, which has let go of what a start needs
+            go.touch()
             process.join(60)
+        SpawnProcess.terminate(process)
 
-    monkeypatch.setattr(WorkerManager, "close_channels", closed)
+    monkeypatch.setattr(processes._Workers, "end", ended)
+    monkeypatch.setattr(processes._Worker, "terminate", terminated)
     future = executor.submit(_Endless(), ARCHITECTURE, 0)
     _wait_for(lambda: len(list(begun.iterdir())) == 2)
     executor.shutdown()
