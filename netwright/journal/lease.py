@@ -36,7 +36,7 @@ class Holder:
     """Who runs a search, as another process sees it.
 
     alive: None where it runs on another machine and cannot be asked. age: seconds since its last
-    heartbeat. progress: what `Watch.to_dict` gave then.
+    heartbeat, below 0 where the clock was set back since. progress: what `Watch.to_dict` gave then.
     """
 
     host: str
@@ -49,8 +49,11 @@ class Holder:
 
     @property
     def holds(self) -> bool:
-        """Whether the lease is in force."""
-        return self.age < DEAD if self.alive is None else self.alive
+        """Whether the lease is in force.
+
+        A clock that is set back leaves a heartbeat in the future until the holder's next one.
+        """
+        return abs(self.age) < DEAD if self.alive is None else self.alive
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
