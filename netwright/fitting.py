@@ -98,12 +98,18 @@ def train_fitted(
 def train_winner(
     place: Workspace, config: Config, study: Study, target: Path | None
 ) -> tuple[Finished, Path, int]:
-    """Do the same with the winner of the study at `place`; it is the study that is counted."""
+    """Do the same with the winner of the study at `place`; it is the study that is counted.
+
+    Its journal notes, as "saved", a folder that is not the study's own.
+    """
     target = target or place.network
     finishing.check_best(config, study, target)
     with counting(err, "training", config.final_epochs) as advance:
         finished = finishing.train_best(config, study, lambda epoch, _: advance(f"epoch {epoch}"))
-    return finished, finishing.save(finished, target), len(study.events("open_test"))
+    target = finishing.save(finished, target)
+    if target != place.network:
+        study.store.add_event("saved", {"network": str(target.absolute())})
+    return finished, target, len(study.events("open_test"))
 
 
 def say_setting(point: Mapping[str, Any] | None) -> str:

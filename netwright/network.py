@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 from netwright.errors import NetwrightError, StudyError, UsageError
+from netwright.protocols import Event
 from netwright.tasks import image_network, language_network
 from netwright.tasks.files import DESCRIPTION, Maker, noted, read_network
 from netwright.tasks.results import Network
@@ -48,12 +50,17 @@ def _text(data: object) -> str:
     return json.dumps(data, sort_keys=True)  # in which one nan equals another
 
 
+def holds(folder: Path, trained: Iterable[Event]) -> bool:
+    """Say whether the network in `folder` is that of one of these events "train"."""
+    return _text(noted(folder, "result")) in (_text(event.payload) for event in trained)
+
+
 def _of_url(place: Workspace) -> Path:
     with closing(place.store()) as store:
-        trained = [_text(event.payload) for event in store.events("train")]
+        trained = store.events("train")
     if not (place.network / DESCRIPTION).is_file():
         raise _missing(place.network, place)
-    if _text(noted(place.network, "result")) not in trained:
+    if not holds(place.network, trained):
         raise StudyError(
             f"a study's network is one that it trained; {place.network} holds another's, not "
             f"that of {place.name}; name the folder that its netwright train wrote (--out)"

@@ -10,6 +10,7 @@ from typing import Any
 from netwright import finishing
 from netwright.config import Config
 from netwright.errors import StudyError
+from netwright.network import holds
 from netwright.report.page import ReportData, write_report
 from netwright.study import Study
 from netwright.trial import Trial
@@ -68,10 +69,23 @@ def _commands(place: Workspace, config: Config, study: Study) -> list[tuple[str,
     if not trained:
         what = "train the winner on all training data and test it once"
         found.append((f"netwright train {name}", what))
-    found.append((f"netwright export {name}", "write the trained network for other programs"))
+    network, said = _network(place, study) if trained else (name, "")
+    what = f"write the trained network for other programs{said}"
+    found.append((f"netwright export {network}", what))
     if trained:
-        found.append((f"netwright predict {name} FILES", "use it; FILES: one, or a folder"))
+        found.append((f"netwright predict {network} FILES", "use it; FILES: one, or a folder"))
     return found
+
+
+def _network(place: Workspace, study: Study) -> tuple[str, str]:
+    """Return how commands name the network that was trained last, and what explains the name."""
+    last = study.events("train")[-1:]
+    if holds(place.network, last):
+        return shlex.quote(place.name), ""
+    for event in reversed(study.events("saved")):
+        if holds(Path(event.payload["network"]), last):
+            return shlex.quote(event.payload["network"]), ""
+    return "NETWORK", "; NETWORK: the folder in which it was saved"
 
 
 def write_study_report(where: str | Path, control: str | Path | None, target: Path) -> None:

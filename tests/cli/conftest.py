@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -163,6 +165,13 @@ def refused(result: tuple[int, str, str], *words: str) -> str:
     for word in words:
         assert word in lines[0], lines[0]
     return lines[0]
+
+
+def offered(study: Path) -> list[str]:
+    """Return the commands that a study's report offers, without what they do."""
+    page = html.unescape((study / "report.html").read_text(encoding="utf-8"))
+    section = page.partition("<h2>How to go on</h2>")[2]
+    return [line.partition("#")[0].strip() for line in re.findall("netwright .*", section)]
 
 
 def pictures(folder: Path, n: int) -> None:

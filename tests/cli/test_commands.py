@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.cli.conftest import (
     SETS,
     Road,
     Run,
+    offered,
     refused,
     tree,
 )
@@ -188,21 +188,15 @@ def test_export_writes_every_form(road: Road) -> None:
     }
 
 
-def _offered(text: str) -> list[str]:
-    """Return the commands that a report offers, without what they do."""
-    section = text.partition("<h2>How to go on</h2>")[2]
-    return [line.partition("#")[0].strip() for line in re.findall("netwright .*", section)]
-
-
 def test_a_report_offers_what_is_still_worth_doing(road: Road, study: Path, run: Run) -> None:
     where = str(road.folder)
-    assert _offered((road.folder / "report.html").read_text()) == [
+    assert offered(road.folder) == [
         f"netwright resume {where} --trials 6",
         f"netwright export {where}",
         f"netwright predict {where} FILES",
     ]
     assert run("report", study)[0] == 0
-    assert [line.split()[1] for line in _offered((study / "report.html").read_text())] == [
+    assert [line.split()[1] for line in offered(study)] == [
         "resume",
         "train",
         "export",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from netwright import finishing
-from tests.cli.conftest import Run, events_of, refused, tree
+from tests.cli.conftest import Run, events_of, offered, refused, tree
 from tests.cli.test_language_commands import write_config, write_texts
 
 AGAIN = "test set for"
@@ -51,6 +51,25 @@ def test_a_study_trained_otherwise_goes_to_another_folder(
     other = tmp_path / "other"
     assert run("train", found, *sets(*settings), "--out", other)[0] == 0
     assert (other / "network.json").is_file()
+
+
+def test_a_report_names_the_folder_of_its_network(found: Path, run: Run, tmp_path: Path) -> None:
+    def named() -> list[str]:
+        assert run("report", found)[0] == 0
+        return offered(found)[1:]
+
+    def commands(network: str) -> list[str]:
+        return [f"netwright export {network}", f"netwright predict {network} FILES"]
+
+    assert named() == commands(str(found))
+    other, away = tmp_path / "an other", tmp_path / "away"
+    assert run("train", found, *sets("final.epochs=1"), "--out", other)[0] == 0
+    assert named() == commands(f"'{other}'")
+    assert run("export", other, "--no-onnx")[0] == 0
+    other.rename(away)
+    assert named() == commands("NETWORK")
+    assert run("train", found)[0] == 0
+    assert named() == commands(str(found))
 
 
 @pytest.mark.parametrize(
