@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,18 @@ from netwright.errors import NetwrightError, UsageError
 from netwright.machine import telling
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class _Errors(Console):
+    """Stderr, which goes nowhere once its reader is gone; rich would end the command half-way."""
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+err = _Errors(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _hints: list[str] = []
 

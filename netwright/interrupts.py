@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -28,8 +28,8 @@ def graceful(
 ) -> Iterator[Stopping]:
     """Call `stop` at the first SIGINT or SIGTERM; raise `KeyboardInterrupt` `limit` s later.
 
-    A second signal raises it at once. `say` gets what to tell the person. Only the main thread can
-    take signals; in another one nothing changes.
+    A second signal raises it at once. `say` gets what to tell the person, if somebody can hear it.
+    Only the main thread can take signals; in another one nothing changes.
     """
     state = Stopping()
     if threading.current_thread() is not threading.main_thread():
@@ -41,11 +41,12 @@ def graceful(
             raise KeyboardInterrupt
         state.asked = True
         stop()
-        say(
-            f"{signal.Signals(number).name}: no more children are started; those that run have "
-            f"{limit:g} s to end; once more ends at once"
-        )
         _alarm_in(limit)
+        with suppress(OSError):  # a terminal that hung up, a full disk
+            say(
+                f"{signal.Signals(number).name}: no more children are started; those that run have "
+                f"{limit:g} s to end; once more ends at once"
+            )
 
     def over(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -162,6 +162,23 @@ def test_a_second_signal_ends_slow_children_at_once_and_nothing_is_lost(
     _goes_on_as_if_nothing_had_been(folder, 6)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_search_whose_stderr_nobody_reads_ends_by_a_signal_as_others_do(
+    tmp_path: Path, workers: int
+) -> None:
+    folder = tmp_path / "s"
+    with _start(folder, str(workers), seconds=1000.0) as process:
+        store = _wait_for_children(folder, workers)
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+        lost = [event.payload["numbers"] for event in store.events("interrupted")]
+        assert lost == [list(range(workers))]
+        assert store.holder() is None
+        store.close()
+
+
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_search_costs_no_child(
