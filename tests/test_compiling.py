@@ -263,6 +263,23 @@ class Compiles:
         return Evaluation(reward=1.0, score=1.0)
 
 
+@pytest.mark.usefixtures("told")
+def test_a_child_does_not_fail_where_nobody_reads_what_its_worker_says() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    before = os.dup(2)
+    os.dup2(write, 2)
+    try:
+        executor = Processes(1)
+        future = executor.submit(Compiles(), next(iter(small_space().enumerate())), 1)
+        assert future.result(120).reward == 1.0
+        executor.shutdown()
+    finally:
+        os.dup2(before, 2)
+        for number in (write, before):
+            os.close(number)
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_one_worker_says_it_where_somebody_watches(
     watched: bool, told: list[str], capfd: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -48,7 +50,8 @@ def _say(once: Any, text: str) -> None:
     """Say it where no other worker has; on a terminal the line of a bar is gone first."""
     if once.acquire(block=False):
         begin = "\r\x1b[K" if sys.stderr.isatty() else ""
-        print(f"{begin}netwright: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # that nobody reads it is no child's fault
+            os.write(sys.stderr.fileno(), f"{begin}netwright: {text}\n".encode())
 
 
 class _Worker(SpawnProcess):
