@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from netwright.errors import ConfigError, UsageError, out_of_range
+from netwright.toml import in_shell
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,8 @@ class Section:
             defaults = {field.name: field.default for field in dataclasses.fields(self.settings)}
             remedy = defaults[name]
         key = f"{self.name}.{name}"
-        raise self.error(out_of_range(key, rule, _listed(value), _written(remedy)))
+        raise self.error(out_of_range(key, rule, _listed(value), in_shell(remedy)))
 
 
 def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _written(value: object) -> object:
-    """Return a value as `--set` takes it in a shell."""
-    if isinstance(value, tuple):
-        return json.dumps(value, separators=(",", ":"))
-    return value

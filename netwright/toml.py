@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import shlex
 import tomllib
 import types
 import typing
@@ -107,7 +108,14 @@ def _remedy(path: str, default: Any) -> str:
     """Return a setting that would do."""
     if default in (None, (), dataclasses.MISSING):
         return f"see netwright config for the key {path}"
-    return f"use one such as --set {path}={json.dumps(default, ensure_ascii=False)}"
+    return f"use one such as --set {path}={in_shell(default)}"
+
+
+def in_shell(value: Any) -> str:
+    """Return a value as `--set` takes it in a shell."""
+    if isinstance(value, str):
+        return shlex.quote(value)
+    return shlex.quote(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
 
 def short(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,31 @@ def test_a_value_of_another_type_is_refused(key: str, value: Any, rule: str) -> 
     assert key in text
     assert rule in text
     assert "here.toml" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        ("images", "space.heights", 3),
+        ("images", "space.heights", [2]),
+        ("images", "space.layer_types", "conv"),
+        ("images", "space.layer_types", ["a"]),
+        ("images", "space.layer_types", ["conv", 1]),
+        ("images", "tune.drops", [0.5]),
+        ("images", "compare.at", [2, 1]),
+        ("images", "data.image_column", 1),
+        ("images", "data.whiten", "grey"),
+        ("images", "space.skips", 1),
+        ("images", "execution.numerics", "fast"),
+        ("language", "space.activations", ["a"]),
+    ],
+)
+def test_the_remedy_works_as_it_stands_in_a_shell(task: str, key: str, value: Any) -> None:
+    text = refused({"task": task, **nested(key, value)})
+    remedy = text[text.index("--set ") :].removesuffix(" (in here.toml)")
+    _, setting = shlex.split(remedy)
+    config_from_dict(with_settings({"task": task}, [setting]), "here.toml")
+
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

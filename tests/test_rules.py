@@ -35,9 +35,12 @@ def check(settings: Settings) -> None:
         ({"number": math.nan}, "number must be 0 or more; got nan; use --set part.number=0.5"),
         ({"number": math.inf}, "number must be 0 or more; got inf; use --set part.number=0.5"),
         ({"number": 1.0}, "number must be in [0, 1); got 1.0; use --set part.number=0.5"),
-        ({"several": (3, 0)}, "several must be 1 or more; got 0; use --set part.several=[1,3]"),
-        ({"several": (3, 3)}, "several must rise to 9; got [3, 3]; use --set part.several=[1,3]"),
-        ({"several": (3, 10)}, "several must rise to 9; got [3, 10]; use --set part.several=[1,3]"),
+        ({"several": (3, 0)}, "several must be 1 or more; got 0; use --set part.several='[1,3]'"),
+        ({"several": (3, 3)}, "several must rise to 9; got [3, 3]; use --set part.several='[1,3]'"),
+        (
+            {"several": (3, 10)},
+            "several must rise to 9; got [3, 10]; use --set part.several='[1,3]'",
+        ),
         ({"word": "c"}, "word must be one of a, b; got 'c'; use --set part.word=a"),
     ],
 )
