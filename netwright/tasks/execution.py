@@ -16,6 +16,7 @@ from netwright.rules import Section
 from netwright.training.numerics import Numerics
 
 EXECUTORS = ("auto", "in_process", "processes", "ray")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +26,16 @@ class ExecutionSettings:
     executor: "auto" (this process with one worker, processes with more, or where there is a
     hang_limit or recycle), "in_process", "processes" or "ray". device: a torch device. devices: of
     the workers, handed out evenly, the first also of what no worker does, such as the final
-    training; `device` where there are none. threads: of torch, in each worker, 0 leaves its own
-    number. workers: children at once, >= 0; 0 measures what this machine does best, or is as many
-    as a Ray cluster has room for. numerics: precision of children and layout of their images where
-    training.precision is "auto", such as "bfloat16 channels_last"; "" measures what is fastest, and
-    a study notes what it began with. retries: how often a child whose worker died or was killed is
-    tried again, >= 0. hang_limit: seconds after which a child is killed with its worker, 0 for
-    none. recycle: children after which a worker of "processes" is started afresh, 0 for never; what
-    one leaks is gone with it. address: of a Ray cluster, "" starts one here. cpus, gpus: what a
-    child takes of a Ray cluster, fractions too, >= 0: it trains on cuda where it takes a GPU.
+    training; `device` where there are none. threads: of torch, in each worker, at most 1024; 0
+    leaves its own number. workers: children at once, >= 0; 0 measures what this machine does
+    best, or is as many as a Ray cluster has room for. numerics: precision of children and
+    layout of their images where training.precision is "auto", such as "bfloat16 channels_last";
+    "" measures what is fastest, and a study notes what it began with. retries: how often a
+    child whose worker died or was killed is tried again, >= 0. hang_limit: seconds after which
+    a child is killed with its worker, 0 for none. recycle: children after which a worker of
+    "processes" is started afresh, 0 for never; what one leaks is gone with it. address: of a
+    Ray cluster, "" starts one here. cpus, gpus: what a child takes of a Ray cluster, fractions
+    too, >= 0: it trains on cuda where it takes a GPU.
     """
 
     executor: str = "auto"
@@ -52,7 +54,8 @@ class ExecutionSettings:
     def __post_init__(self) -> None:
         section = Section("execution", self)
         section.one_of("executor", EXECUTORS)
-        section.at_least(0, "threads", "workers", "retries", "recycle")
+        section.within(f"[0, {MOST_THREADS}]", "threads")
+        section.at_least(0, "workers", "retries", "recycle")
         section.at_least(0, "hang_limit", "cpus", "gpus")
         if self.executor == "in_process" and self.workers > 1:
             section.refuse("workers", "must be 1 in this process")
