@@ -59,7 +59,7 @@ def load_config(source: str | Path, settings: Sequence[str] = ()) -> Config:
     """
     path = presets().get(str(source), Path(source))
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"a configuration must be a readable file or one of {', '.join(presets())}; got "

@@ -323,7 +323,6 @@ def test_the_remedy_works_as_it_stands_in_a_shell(task: str, key: str, value: An
     config_from_dict(with_settings({"task": task}, [setting]), "here.toml")
 
 
-
 def nested(key: str, value: Any) -> dict[str, Any]:
     """Return {"a": {"b": value}} for "a.b"."""
     head, _, rest = key.partition(".")
@@ -384,6 +383,7 @@ RANGES = [
     ("execution.device", "toaster"),
     ("execution.device", ""),
     ("execution.threads", -1),
+    ("execution.threads", 10**6),
 ]
 
 
@@ -511,6 +511,12 @@ def test_a_setting_must_go_through_sections() -> None:
 
 
 # --- files --------------------------------------------------------------------------------------
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\n', encoding="utf-8-sig")
+    assert load_config(path).name == "mine"
 
 
 def test_a_file_is_read_and_settings_come_last(tmp_path: Path) -> None:
