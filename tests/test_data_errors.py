@@ -70,10 +70,13 @@ LABELS = np.arange(8) % 2
     [
         ("source", ""),
         ("size", -1),
+        ("size", 4097),
         ("train_limit", -1),
         ("test_limit", -1),
         ("upsample", -1),
+        ("upsample", 10**12),
         ("pad", -1),
+        ("pad", 4097),
         ("validation", 0.0),
         ("validation", -0.5),
         ("validation", 1.5),
@@ -100,6 +103,14 @@ def test_settings_that_do_not_go_together_are_refused(values: dict[str, int]) ->
 def test_an_upsample_that_does_not_exceed_the_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^data\.upsample must .*=8; got 8; use .*=9$"):
         DataSettings(size=8, upsample=8)
+
+
+def test_a_pad_as_wide_as_the_images_themselves_is_refused(tmp_path: Path) -> None:
+    folders(tmp_path / "train", {"cats": 3, "dogs": 3})
+    line = refusal(tmp_path, pad=4)
+    assert line.startswith("data.pad must be below the 4 pixels that images of ")
+    assert line.endswith("; got 4; use --set data.pad=0")
+    assert load_search_data(DataSettings(source=str(tmp_path), pad=3), 0).shape == (1, 4, 4)
 
 
 # --- paths --------------------------------------------------------------------------------------

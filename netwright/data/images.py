@@ -20,7 +20,7 @@ from netwright.data.digest import digest_of
 from netwright.data.settings import DataSettings, ImageSet
 from netwright.data.sources import Rows, Source, open_source
 from netwright.data.transforms import Preprocess, decode
-from netwright.errors import DataError
+from netwright.errors import DataError, out_of_range
 from netwright.seeding import derive_seed
 
 Indices = NDArray[np.int64]
@@ -197,6 +197,10 @@ def load_search_data(settings: DataSettings, seed: int) -> SearchData:
     valid, train = stratified(labels, take, derive_seed(seed, 0, "validation split"))
     # One pass over both, so that one grey part and one coloured part get the same channels.
     both = chosen.read(chosen.used, settings.size)
+    side = min(both.shape[1:])
+    if settings.pad >= side:
+        rule = f"must be below the {side} pixels that images of {where} have on a side"
+        raise DataError(out_of_range("data.pad", rule, settings.pad, 0))
     sets = [ImageSet(both.images[index], both.labels[index]) for index in (train, valid)]
     return SearchData(sets[0], sets[1], chosen.classes)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from netwright.rules import Section
 
 WHITENINGS = ("channel", "zca", "none")
+MOST_PIXELS = 4096  # of a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class DataSettings:
         folder with train*.parquet and perhaps test*.parquet, a folder with one folder of images a
         class (or train/ and perhaps test/ of such), or an .npz with x_train, y_train and perhaps
         x_test, y_test, or images, labels.
-    size: side in pixels that images are resized to, square; 0 keeps them, then all must be equal.
+    size: side in pixels, at most 4096, that images are resized to, square; 0 keeps them, then all
+        must be equal.
     train_limit: at most this many training and validation images, stratified; 0 takes all.
     test_limit: the same for the test set.
     validation: in (0, 1) a share of the training images, from 1 on a number of images
@@ -52,7 +54,8 @@ class DataSettings:
         section = Section("data", self)
         if not self.source:
             section.refuse("source", "must name a data set")
-        section.at_least(0, "size", "train_limit", "test_limit", "upsample", "pad")
+        section.at_least(0, "train_limit", "test_limit")
+        section.within(f"[0, {MOST_PIXELS}]", "size", "upsample", "pad")
         if not 0 < self.validation < 1 and not (self.validation >= 1 and self.validation % 1 == 0):
             section.refuse("validation", "must be a share in (0, 1) or a whole number of images")
         section.within("(0, 1)", "test")
