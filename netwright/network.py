@@ -40,10 +40,13 @@ def _missing(where: Path, study: Workspace) -> NetwrightError:
             f"export and predict need a network that was trained; the children of {study.name}, of "
             f"task {config.task!r}, are looked up or computed; use netwright top or show"
         )
-    return StudyError(
-        f"a trained network must hold {DESCRIPTION}; there is none in {where}; run netwright train "
-        f"{study.name} first"
-    )
+    none = f"a trained network must hold {DESCRIPTION}; there is none in {where}"
+    if not study.exists():
+        return StudyError(
+            f"{none}, which is no study either; give the folder that netwright train wrote, or the "
+            f"study's"
+        )
+    return StudyError(f"{none}; run netwright train {study.name} first")
 
 
 def _text(data: object) -> str:

@@ -100,10 +100,11 @@ class Database:
         self.file = parsed.database if self._sqlite and parsed.database != ":memory:" else None
         self.place = _place(parsed, self.file)
         if must_exist and self.file is not None and not Path(self.file).is_file():
-            raise StudyError(
-                f"a study must have a journal; there is none at {self.file}; start one with "
-                f"netwright search, or check the path"
-            )
+            folder = Path(self.file).parent
+            remedy = "start one with netwright search, or check the path"
+            if folder.is_file():
+                remedy = f"{folder} is a file: give the folder of a study"
+            raise StudyError(f"a study must have a journal; there is none at {self.file}; {remedy}")
         self.name = Path(parsed.database or "study").stem
         self._kept: sqlite3.Connection | None = None
         self._alone: AbstractContextManager[object] = nullcontext()

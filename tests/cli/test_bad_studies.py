@@ -196,6 +196,22 @@ def test_a_damaged_study_is_left_as_it_is(
     assert tree(study) == before
 
 
+@pytest.mark.parametrize("command", ["export", "predict"])
+def test_what_is_neither_network_nor_study_is_not_told_to_be_trained(
+    command: str, run: Run, picture: Path, tmp_path: Path
+) -> None:
+    for place in (picture, tmp_path, "digits"):
+        words = [command, place, *([tmp_path] if command == "predict" else [])]
+        line = refused(run(*words), f"none in {place}, which is no study either; give the folder")
+        assert "run netwright train" not in line
+
+
+@pytest.mark.parametrize("command", ["resume", "train", "report", "top"])
+def test_the_file_of_a_study_is_told_from_its_folder(command: str, study: Path, run: Run) -> None:
+    file = study / "study.db"
+    refused(run(command, file), f"{file} is a file: give the folder of a study")
+
+
 def test_export_needs_a_trained_study(study: Path, run: Run) -> None:
     before = tree(study)
     refused(run("export", study), "netwright train")
