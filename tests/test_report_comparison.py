@@ -104,7 +104,10 @@ def test_equal_cost_is_a_seed_s_own() -> None:
         "other": np.array([[1.0, 4.0, 8.0], [10.0, 20.0, 40.0]]),
     }
     equal, labels = at_equal_cost(_measure(), costs)
-    assert labels == ["6 s of training", "11 s of training", "16 s of training", "22 s of training"]
+    assert labels == [f"{s} s of training" for s in ("5.5", "11.0", "16.5", "22.0")]
+    for scale, shown in ((0.01, "0.055"), (10.0, "55")):
+        short = {name: scale * cost for name, cost in costs.items()}
+        assert at_equal_cost(_measure(), short)[1][0] == f"{shown} s of training"
     first, other = (_measure().values[name] for name in ("first", "other"))
     assert equal.values["first"][0].tolist() == [first[0, k] for k in (0, 1, 1, 2)]  # at 1, 2, 3, 4
     assert equal.values["other"][0].tolist() == [other[0, k] for k in (0, 0, 0, 1)]

@@ -176,4 +176,6 @@ def at_equal_cost(measure: Measure, costs: Mapping[str, Array]) -> tuple[Measure
     whole = np.min([cost[:, -1] for cost in costs.values()], axis=0)
     x = np.array([0.25, 0.5, 0.75, 1.0]) * whole[:, None]
     values = {name: _by_then(own, costs[name], x) for name, own in measure.values.items()}
-    return replace(measure, values=values), [f"{s:.0f} s of training" for s in x.mean(0)]
+    seconds = x.mean(0)
+    places = max(0, 1 - math.floor(math.log10(seconds[0]))) if seconds[0] > 0 else 0
+    return replace(measure, values=values), [f"{s:.{places}f} s of training" for s in seconds]
