@@ -23,7 +23,7 @@ from netwright.errors import ChildError, UsageError
 from netwright.executors import cluster, processes
 from netwright.executors.cluster import RayExecutor
 from netwright.executors.processes import Processes
-from netwright.interrupts import all_held
+from netwright.interrupts import all_held, graceful
 from netwright.space import Architecture
 from netwright.trial import Evaluation
 from tests.strategies import small_space
@@ -132,6 +132,21 @@ def test_interrupts_wait_while_workers_are_started_whichever_thread_takes_them(
         signal.signal(number, before)
         over.set()
         thread.join()
+
+
+def test_what_runs_has_its_time_also_where_nobody_can_be_told() -> None:
+    def say(_: str) -> None:
+        raise OSError("the terminal has hung up")
+
+    def runs() -> None:
+        with graceful(lambda: asked.append(1), say, limit=0.1):
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait(60)
+
+    asked: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        runs()
+    assert asked == [1]
 
 
 def _broken(*_: Any, **__: Any) -> None:
