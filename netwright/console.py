@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from netwright.errors import NetwrightError, UsageError
+from netwright.errors import NetwrightError, UsageError, out_of_memory
 from netwright.machine import telling
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -93,7 +93,17 @@ def _run(app: typer.Typer) -> int:
         reason = error.strerror or error
         return _fail(f"files must be usable; {place} is not ({reason}); check path and disk", 2)
     except Exception as error:
+        if out_of_memory(error):
+            return _fail(
+                f"memory must suffice; it does not ({_first_line(error)}); set less, such as "
+                f"data.train_limit, controller.batch or execution.workers, or end other programs",
+                1,
+            )
         return _click_error(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _fail(text: str, code: int) -> int:

@@ -81,3 +81,19 @@ class WorkerLostError(ChildError):
 def out_of_range(key: str, rule: str, value: object, remedy: object = "...") -> str:
     """Return the line on a setting that breaks a rule; `key` is whole, as "training.epochs"."""
     return f"{key} {rule}; got {value!r}; use --set {key}={remedy}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is one of memory, of the host or of a GPU; torch's are RuntimeErrors."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    text = str(error).lower()
+    return any(words in text for words in _NO_MEMORY)
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "storage size calculation overflowed",
+)

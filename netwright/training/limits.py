@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from netwright.children import compiling
-from netwright.errors import ChildError, TimeLimitError
+from netwright.errors import ChildError, TimeLimitError, out_of_memory
 
 
 class Deadline:
@@ -67,14 +67,9 @@ def memory_limit(gigabytes: float) -> Iterator[None]:
     except MemoryError as error:
         raise ChildError("out of memory") from error
     except RuntimeError as error:
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise ChildError(f"out of memory: {str(error).splitlines()[0][:200]}") from error
         raise
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
 
 
 @contextmanager

@@ -196,6 +196,38 @@ def test_a_damaged_study_is_left_as_it_is(
     assert tree(study) == before
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 255. TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory\nat home"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_one_line(
+    error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("netwright.config.load_config", fails)
+    code, out, text = run("config", "digits")
+    assert (code, out) == (1, "")
+    words = str(error).splitlines() or ["MemoryError"]
+    assert text.startswith(f"netwright: memory must suffice; it does not ({words[0]}); set less")
+    assert len(text.splitlines()) == 1
+
+
+def test_a_controller_larger_than_any_memory_leaves_nothing_behind(
+    run: Run, tmp_path: Path
+) -> None:
+    sets = ["--set", "controller.name=policy_gradient", "--set", "controller.units=1000000000000"]
+    code, _, text = run("search", "digits", "--study", tmp_path / "study", "--workers", 1, *sets)
+    assert code == 1
+    assert "memory must suffice" in text
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["export", "predict"])
 def test_what_is_neither_network_nor_study_is_not_told_to_be_trained(
     command: str, run: Run, picture: Path, tmp_path: Path
