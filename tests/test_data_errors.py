@@ -351,6 +351,29 @@ def test_a_split_that_leaves_a_part_without_a_class(values: dict[str, object], s
     assert said in refusal("digits", **values)
 
 
+def test_a_damaged_image_that_is_held_out_is_not_told_to_be_taken_out(tmp_path: Path) -> None:
+    folders(tmp_path, {"cats": 6, "dogs": 6})
+    settings = DataSettings(source=str(tmp_path), test=0.5)
+    search = load_search_data(settings, 0)
+    for path in tmp_path.rglob("*.png"):
+        good = path.read_bytes()
+        path.write_bytes(good[:40])
+        try:
+            load_search_data(settings, 0)
+        except DataError:
+            path.write_bytes(good)
+        else:
+            break
+    with pytest.raises(DataError) as caught:
+        load_final_data(settings, 0, lambda: None)
+    line = str(caught.value)
+    assert str(path) in line
+    assert line.endswith("goes on only with one in its place")
+    path.unlink()
+    other = load_search_data(settings, 0)
+    assert other.digest() != search.digest()
+
+
 def test_a_test_label_that_training_does_not_know(tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", img=CELLS, label=INTS)
     parquet(tmp_path / "test.parquet", img=CELLS[:2], label=[0, 7])

@@ -225,7 +225,14 @@ def load_final_data(settings: DataSettings, seed: int, opened: Callable[[], None
         limit_seed = derive_seed(seed, 0, "test limit")
         part, _ = stratified(labels[index], settings.test_limit, limit_seed, least=0, keep=0)
         index = index[part]
-    images = decode(rows.pictures(index), settings.size, like=train.shape)
+    try:
+        images = decode(rows.pictures(index), settings.size, like=train.shape)
+    except DataError as error:
+        if chosen.held is None:
+            raise
+        raise DataError(
+            f"{error}; a search that has this as a test image goes on only with one in its place"
+        ) from error
     return FinalData(train, ImageSet(images, torch.from_numpy(labels[index])), chosen.classes)
 
 
