@@ -269,8 +269,11 @@ def test_a_measurement_on_a_busy_machine_is_not_kept(
     monkeypatch.setattr(machine, "cores", lambda: 4)
     for load, is_kept in ((4.0, False), (3.9, True)):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
-        assert best_workers(STEP, measure=lambda workers, _: float(workers)).workers == 8
+        said: list[str] = []
+        found = best_workers(STEP, say=said.append, measure=lambda workers, _: float(workers))
+        assert found.workers == 8
         assert cache.exists() == is_kept
+        assert said[0].endswith("best, once") == is_kept
     monkeypatch.delattr(os, "getloadavg")
     assert not machine.busy()
 

@@ -52,6 +52,7 @@ FLOORS = {
     "network_commands": 9,
     "options": 9,
     "console": 9,
+    "tuning": 9,
     "finishing": 9,
     "fitting": 9,
     "network": 9,
@@ -63,7 +64,7 @@ FLOORS = {
 }
 # Within a floor, modules that lie beside one another and may use each other; folders may not.
 FREE = {
-    1: {"rules", "stopping", "space", "decisions"},
+    1: {"rules", "stopping", "space", "decisions", "toml"},
     4: {"journal", "store", "scheduling", "history", "replaying", "keeper", "loop", "study"},
     9: set(FLOORS),
 }

@@ -84,10 +84,11 @@ def best_workers(
     key += f", {subject.name}"
     speeds = kept(NAME, key)
     if speeds is None or len(speeds) != len(cases):
-        if say is not None:
-            say("measuring how many workers this machine feeds best, once")
         measure = measure or functools.partial(_measured, make=subject.make)
         quiet = not busy()
+        if say is not None:
+            when = "once" if quiet else "and again next time, for others keep it busy"
+            say(f"measuring how many workers this machine feeds best, {when}")
         speeds = [measure(*case) for case in cases]
         if quiet and all(speeds):
             keep(NAME, key, speeds)

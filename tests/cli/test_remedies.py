@@ -88,7 +88,7 @@ SETTINGS = [
     ("training.learning_rate=fast", ["a number; got 'fast'", "--set training.learning_rate=1.0"]),
     (
         "space.combinations=[1]",
-        ["combinations[0]", 'combinations=["add", "elem_mult"]'],
+        ["combinations[0]", """combinations='["add","elem_mult"]'"""],
     ),
     ("tune.scales=3", ["tune.scales must be a list; got 3", "see netwright config"]),
     ("space.depths=[2]", ['space.depths is a key of task = "images"']),
