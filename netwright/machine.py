@@ -41,12 +41,13 @@ def cores() -> int:
 
 
 def busy() -> bool:
-    """Say whether what runs here has kept all processors busy for the last minute.
+    """Say whether more has run here in the last minute than all processors could do.
 
-    False where the machine does not tell.
+    By half as much again: a search of one's own that has just ended is no such thing. False where
+    the machine does not tell.
     """
     try:
-        return os.getloadavg()[0] >= cores()
+        return os.getloadavg()[0] >= 1.5 * cores()
     except (AttributeError, OSError):
         return False
 

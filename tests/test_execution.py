@@ -267,7 +267,7 @@ def test_a_measurement_on_a_busy_machine_is_not_kept(
     """Of a machine's first search, on which others ran, all later ones would have the workers."""
     monkeypatch.setattr(probe, "busy", machine.busy)
     monkeypatch.setattr(machine, "cores", lambda: 4)
-    for load, is_kept in ((4.0, False), (3.9, True)):
+    for load, is_kept in ((6.0, False), (5.9, True)):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         said: list[str] = []
         found = best_workers(STEP, say=said.append, measure=lambda workers, _: float(workers))

@@ -1,6 +1,6 @@
 """How many workers this machine feeds best, measured: a second or two a case, kept per machine.
 
-Measured again next time where others kept all processors busy.
+Measured again next time where the machine was busy with more than it could do.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def best_workers(
         measure = measure or functools.partial(_measured, make=subject.make)
         quiet = not busy()
         if say is not None:
-            when = "once" if quiet else "and again next time, for others keep it busy"
+            when = "once" if quiet else "and again next time, for it is busy"
             say(f"measuring how many workers this machine feeds best, {when}")
         speeds = [measure(*case) for case in cases]
         if quiet and all(speeds):
