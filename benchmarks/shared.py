@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from netwright.config import load_config
 from netwright.errors import NetwrightError, StudyError, UsageError
 from netwright.tasks.base import Config
 from netwright.tasks.images import ImageConfig
+from netwright.tuning import digest_of
 from netwright.workspace import Workspace
 from netwright.writing import write_whole
 
@@ -71,7 +71,7 @@ def recipe_digest(config: Config) -> str:
     """Return 16 hex digits over what trains a network for good: data, training, child, final."""
     data = config.to_dict()
     parts = {name: data.get(name) for name in ("data", "training", "child", "final")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(parts)
 
 
 def kept(cache: Path, key: str, make: Callable[[], T]) -> T:

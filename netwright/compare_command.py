@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netwright.console import err, print_json, say
+from netwright.console import err, note, print_json, say
 from netwright.options import JsonOpt, SetOpt, written
 
 
@@ -45,7 +45,7 @@ def compare(
     with counting(err, "searches", len(comparison.runs)) as advance:
         for _ in range(ended):
             advance("")
-        for run in comparison.go_on(lambda text: err.print(f"netwright: {text}", markup=False)):
+        for run in comparison.go_on(note):
             advance(run.name)
     found = comparison.write()
     if as_json:

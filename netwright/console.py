@@ -63,9 +63,14 @@ def goes_on(kept: str) -> None:
     _hints.append(f"run the same command again to go on; {kept} are kept")
 
 
+def note(text: str, console: Console = err) -> None:
+    """Say a line of this program among its errors."""
+    console.print(f"netwright: {text}", markup=False)
+
+
 def run(app: typer.Typer) -> None:
     """Run a command and exit: 0; 2 for bad input, 1 for a failure, each in one line; 130."""
-    telling(lambda text: err.print(f"netwright: {text}", markup=False))
+    telling(note)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -107,7 +112,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    err.print(" ".join(f"netwright: {text}".splitlines()), markup=False)
+    note(" ".join(text.splitlines()))
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,13 +190,13 @@ def train_file(
     target: Path,
     on_epoch: OnEpoch | None = None,
     on_tune: Callable[[Mapping[str, Any]], None] | None = None,
-    executor: Executor | None = None,
+    workers: Callable[[], AbstractContextManager[Executor]] | None = None,
 ) -> Finished:
     """Train an architecture that no study found; its journal is `target`/training.db.
 
-    With `on_tune`, which gets the record of each run, the grid comes first, on `executor`, and the
-    final training takes its best point. A run that was cut off goes on. Raises `StudyError` where
-    the folder holds the training of something else.
+    With `on_tune`, which gets the record of each run, the grid comes first, and the final training
+    takes its best point. workers: give what trains the grid, by default this process. A run that
+    was cut off goes on. Raises `StudyError` where the folder holds the training of something else.
     """
     with closing(_training_journal(config, space, architecture, target)) as store:
         config = config.settled(str(store.header().get("notes", {}).get("numerics", "")))
@@ -204,9 +204,10 @@ def train_file(
         extra: dict[str, Any] = {"architecture": called, "tuned": on_tune is not None}
         if on_tune is not None:
             records = []
-            for record in tune_architecture(config, store, space, architecture, executor):
-                records.append(record)
-                on_tune(record)
+            with workers() if workers else nullcontext() as executor:
+                for record in tune_architecture(config, store, space, architecture, executor):
+                    records.append(record)
+                    on_tune(record)
             best = best_run(records)
             if best is None:
                 raise NetwrightError(f"all {len(records)} runs of the grid failed at {target}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,7 @@ def train_fitted(
     runs = len(points(config, space)) if tune else 0
     if tune:
         goes_on("finished runs of the grid")
-    with ExitStack() as stack:
-        executor = stack.enter_context(grid_workers(config, err)) if tune else None
-        advance = stack.enter_context(counting(err, "training", config.final_epochs + runs))
+    with counting(err, "training", config.final_epochs + runs) as advance:
         finished = finishing.train_file(
             config,
             space,
@@ -89,7 +87,7 @@ def train_fitted(
             target,
             lambda epoch, _: advance(f"epoch {epoch}"),
             (lambda record: advance(f"tuning: {record['score']}")) if tune else None,
-            executor,
+            partial(grid_workers, config, err),
         )
     times = finishing.tests_opened(target)
     return finished, finishing.save(finished, target), times

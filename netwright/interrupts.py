@@ -22,6 +22,10 @@ class Stopping:
     asked: bool = False
 
 
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def graceful(
     stop: Callable[[], None], say: Callable[[str], None], limit: float = LIMIT
@@ -48,13 +52,10 @@ def graceful(
                 f"{limit:g} s to end; once more ends at once"
             )
 
-    def over(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.signal(number, asked) for number in numbers}
     if hasattr(signal, "SIGALRM"):
-        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, over)
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)
     try:
         yield state
     finally:
@@ -70,10 +71,7 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
         return
 
-    def over(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, over)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:

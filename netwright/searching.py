@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from netwright.config import Config
-from netwright.console import err, print_json, resume_from, say
+from netwright.console import err, note, print_json, resume_from, say
 from netwright.errors import NetwrightError, UsageError
 from netwright.interrupts import graceful, terminated_as_interrupted
 from netwright.progress import say_progress, search_progress
@@ -34,9 +35,7 @@ def run_search(
 
     if len(study) >= trials:
         return True
-
-    def tell(text: str) -> None:
-        console.print(f"netwright: {text}", markup=False)
+    tell = partial(note, console=console)
 
     with (
         config.execution.running(config.subject(), tell) as (executor, said),
@@ -55,9 +54,7 @@ def grid_workers(config: Config, console: Console) -> Iterator[Executor]:
 
     That is of children, and a run may be longer.
     """
-
-    def tell(text: str) -> None:
-        console.print(f"netwright: {text}", markup=False)
+    tell = partial(note, console=console)
 
     execution = replace(config.execution, hang_limit=0.0)
     with (

@@ -1,7 +1,11 @@
-"""Functions that `tests.test_compiled` compiles in processes of its own."""
+"""Functions that tests compile in processes of their own, and how these are run."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -23,3 +27,16 @@ def half() -> Any:
         return x // 2
 
     return kept_on_disk(numba.cfunc, types.int64(types.int64))(body)
+
+
+def printed(script: str, cache: Path) -> list[str]:
+    """Run a script that keeps what it compiles in `cache`; return the lines that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()

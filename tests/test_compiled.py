@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from netwright.children import compiled
+from tests.compiled_pieces import printed
 
 SCRIPT = """
 from tests.compiled_pieces import half, twice
@@ -17,26 +15,14 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
-def _run(cache: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.splitlines()
-
-
 def test_damaged_files_are_made_anew(tmp_path: Path) -> None:
-    assert _run(tmp_path) == ["42 42", "0 1"]
+    assert printed(SCRIPT, tmp_path) == ["42 42", "0 1"]
     files = sorted(path for path in tmp_path.rglob("*.nb*") if path.is_file())
     assert len(files) == 4
     for path, left in zip(files, (0, 40, 40, 1), strict=True):
         path.write_bytes(path.read_bytes()[:left])
-    assert _run(tmp_path) == ["42 42", "0 1"]
-    assert _run(tmp_path) == ["42 42", "1 0"]
+    assert printed(SCRIPT, tmp_path) == ["42 42", "0 1"]
+    assert printed(SCRIPT, tmp_path) == ["42 42", "1 0"]
 
 
 def test_a_full_disk_keeps_nothing_and_fails_nothing() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from netwright.training.language import LanguageRecipe
 from netwright.training.limits import Deadline
 from netwright.training.numerics import Numerics, clock, race
 from netwright.trial import Evaluation
+from tests.compiled_pieces import printed
 from tests.strategies import small_space
 
 SCRIPT = """
@@ -228,19 +228,8 @@ def test_a_probe_has_its_rounds_after_what_it_compiles(now: Now) -> None:
 
 
 def test_what_is_compiled_is_said_once_and_what_was_kept_is_not(tmp_path: Path) -> None:
-    def ran() -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", SCRIPT],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout.splitlines()
-
-    assert ran() == [compiling.NOTE, "True True"]
-    assert ran() == ["True True"]
+    assert printed(SCRIPT, tmp_path) == [compiling.NOTE, "True True"]
+    assert printed(SCRIPT, tmp_path) == ["True True"]
 
 
 def test_a_command_says_it_among_its_errors(
